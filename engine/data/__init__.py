@@ -1,0 +1,1 @@
+"""Data: training examples, the one chat renderer, packing. Only `packing` needs torch."""

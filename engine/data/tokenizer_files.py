@@ -1,0 +1,121 @@
+"""What a model folder's JSON files say of its tokenizer: template, special tokens, ids that stop, embedding size.
+
+Reads tokenizer_config.json, special_tokens_map.json, chat_template.jinja, generation_config.json and config.json; each
+but tokenizer.json may be absent. Knows nothing of how text becomes tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.errors import ModelError
+
+SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """The tokenizer's settings, as the files of one model folder give them."""
+
+    folder: Path
+    tokenizer_json: Path
+    special_texts: dict[str, str]
+    """From names like `eos_token` to the text of the token."""
+    special_ids: dict[str, int]
+    """The same from the ids in generation_config.json and config.json; the first where several are given."""
+    stop_ids: frozenset[int]
+    """Every end-of-text id that generation_config.json names; config.json's where it names none."""
+    chat_template: str | None
+    embedding_rows: int | None
+    """config.json's vocab_size."""
+
+    @property
+    def name(self) -> str:
+        """What an error calls the model."""
+        return self.folder.name or str(self.folder)
+
+    @classmethod
+    def read(cls, folder: Path) -> TokenizerFiles:
+        """Raises ModelError where there is no tokenizer or a file is not JSON."""
+        if not folder.is_dir():
+            raise ModelError(f"{folder}: no such folder: expected a model folder with config.json and tokenizer.json")
+        tokenizer_json = folder / "tokenizer.json"
+        if not tokenizer_json.is_file():
+            raise ModelError(_no_tokenizer(folder))
+        tokenizer = _read_object(folder / "tokenizer_config.json")
+        config = _read_object(folder / "config.json")
+        generation = _read_object(folder / "generation_config.json")
+        texts = _special_texts(_read_object(folder / "special_tokens_map.json")) | _special_texts(tokenizer)
+        inner = config.get("text_config") if isinstance(config.get("text_config"), dict) else {}
+        rows = config.get("vocab_size", inner.get("vocab_size") if inner else None)
+        return cls(
+            folder,
+            tokenizer_json,
+            texts,
+            _special_ids(config) | _special_ids(generation),
+            frozenset(_ids(generation.get("eos_token_id")) or _ids(config.get("eos_token_id"))),
+            _chat_template(folder, tokenizer),
+            rows if isinstance(rows, int) else None,
+        )
+
+
+def _no_tokenizer(folder: Path) -> str:
+    if (folder / "tokenizer.model").is_file():
+        return (
+            f"{folder}: the tokenizer is only there as tokenizer.model (SentencePiece); tokenizer.json is needed. "
+            "Make it once with transformers: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+        )
+    return (
+        f"{folder}: no tokenizer.json, so text cannot become tokens: copy tokenizer.json and tokenizer_config.json "
+        "from the model that this one was made from"
+    )
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        read = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file}: cannot be read as JSON ({error}): copy the file from the model again") from error
+    if not isinstance(read, dict):
+        raise ModelError(f"{file}: a {type(read).__name__}, where a JSON object was expected: copy the file again")
+    return read
+
+
+def _special_texts(described: dict[str, Any]) -> dict[str, str]:
+    texts = {}
+    for name in SPECIAL_NAMES:
+        value = described.get(name)
+        text = value.get("content") if isinstance(value, dict) else value
+        if isinstance(text, str):
+            texts[name] = text
+    return texts
+
+
+def _special_ids(described: dict[str, Any]) -> dict[str, int]:
+    found = {name: _ids(described.get(f"{name}_id")) for name in SPECIAL_NAMES}
+    return {name: ids[0] for name, ids in found.items() if ids}
+
+
+def _ids(value: Any) -> list[int]:
+    values = value if isinstance(value, list) else [value]
+    return [v for v in values if isinstance(v, int) and not isinstance(v, bool) and v >= 0]
+
+
+def _chat_template(folder: Path, tokenizer: dict[str, Any]) -> str | None:
+    """chat_template.jinja, else tokenizer_config.json: one source, or several by name of which "default" is meant."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{file}: cannot be read ({error}): copy the file from the model again") from error
+    given = tokenizer.get("chat_template")
+    if isinstance(given, list):
+        named = {t.get("name"): t.get("template") for t in given if isinstance(t, dict)}
+        given = named.get("default", next(iter(named.values())) if len(named) == 1 else None)
+    return given if isinstance(given, str) else None

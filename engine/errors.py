@@ -1,0 +1,47 @@
+"""Every error the engine raises on purpose.
+
+    EngineError
+    ├── ConfigError       run.toml, a recipe or --set says something that cannot be
+    ├── DataError         examples that cannot be read or used
+    ├── ModelError        a model folder, an adapter or a tokenizer that does not fit
+    ├── CheckpointError   a checkpoint that cannot be written or trusted
+    ├── RunFolderError    a run folder that is torn, taken, unwritable or full
+    ├── NumericalError    losses or gradients that are no numbers
+    └── StopRequested     not a fault: the run was asked to stop
+
+Each message says what was found, where, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """Something a person can understand and act on."""
+
+
+class ConfigError(EngineError):
+    """A setting that cannot be."""
+
+
+class DataError(EngineError):
+    """Examples that cannot be read or used."""
+
+
+class ModelError(EngineError):
+    """A model folder, an adapter or a tokenizer that does not fit."""
+
+
+class CheckpointError(EngineError):
+    """A checkpoint that cannot be written or trusted."""
+
+
+class RunFolderError(EngineError):
+    """A run folder that is torn, taken, unwritable or full."""
+
+
+class NumericalError(EngineError):
+    """Losses or gradients that are no numbers, too often to go on."""
+
+
+class StopRequested(EngineError):
+    """The run was asked to stop; raised only where no step is half done."""

@@ -1,0 +1,64 @@
+"""Scalar heads that sit beside the base: the reward head and the value head.
+
+A head is a plain fp32 linear layer outside peft, saved next to the adapter as safetensors. It reads the hidden state
+of one token and returns one number. No bias: Bradley-Terry and advantages do not see a constant.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from engine.errors import ModelError
+
+REWARD_HEAD_FILE = "reward_head.safetensors"
+REWARD_HEAD_NOTES = "reward_head.json"
+
+
+class ScalarHead(nn.Module):
+    """Linear(H, 1) in fp32; reads hidden states (R, H) of any precision and returns (R,) in fp32."""
+
+    def __init__(self, hidden_size: int, *, seed: int | None = None) -> None:
+        """`seed` draws weights with standard deviation 1/sqrt(H + 1) (Stiennon et al. 2020, arXiv:2009.01325);
+        without a seed the head is zero, which is where a value head starts."""
+        super().__init__()
+        self.linear = nn.Linear(hidden_size, 1, bias=False, dtype=torch.float32)
+        with torch.no_grad():
+            if seed is None:
+                self.linear.weight.zero_()
+            else:
+                generator = torch.Generator().manual_seed(seed)
+                self.linear.weight.copy_(torch.randn(1, hidden_size, generator=generator) / math.sqrt(hidden_size + 1))
+
+    def forward(self, hidden_RH: torch.Tensor) -> torch.Tensor:
+        """One fp32 number a row: shape (R,)."""
+        out: torch.Tensor = self.linear(hidden_RH.float()).squeeze(-1)
+        return out
+
+
+def save_reward_head(head: ScalarHead, folder: Path, *, mean: float, std: float) -> None:
+    """Write the head and the mean and standard deviation of its raw scores on the held-out answers."""
+    save_file({"weight": head.linear.weight.detach().cpu().contiguous()}, folder / REWARD_HEAD_FILE)
+    notes = {"schema": 1, "mean": mean, "std": std, "reads": "hidden state of the answer's last token"}
+    (folder / REWARD_HEAD_NOTES).write_text(json.dumps(notes, indent=2) + "\n")
+
+
+def load_reward_head(folder: Path) -> tuple[ScalarHead, float, float]:
+    """The head of a reward-model checkpoint with its score mean and standard deviation. Raises ModelError."""
+    file = folder / REWARD_HEAD_FILE
+    if not file.is_file():
+        raise ModelError(
+            f"{folder}: no {REWARD_HEAD_FILE}, so this is not a reward model: "
+            "name a checkpoint of `workbench train reward`"
+        )
+    weight = load_file(file)["weight"]
+    head = ScalarHead(weight.shape[1])
+    with torch.no_grad():
+        head.linear.weight.copy_(weight)
+    notes = json.loads((folder / REWARD_HEAD_NOTES).read_text())
+    return head, float(notes["mean"]), float(notes["std"])

@@ -1,0 +1,100 @@
+"""What a worker tells the world: status with a heartbeat, metrics, samples, events.
+
+Owns every write of the worker into its run folder but checkpoints. The heartbeat is a thread, so that a long forward
+pass does not look like a dead run. A small reserve file is given up when the disk is full, so that even then the run
+can say what happened to it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from engine.errors import EngineError, RunFolderError
+from engine.run.durable_files import write_atomically
+from engine.run.events import append_event
+from engine.run.folder import RunFolder
+from engine.run.metrics_log import MetricsWriter
+from engine.run.samples_log import append_samples
+from engine.run.status import Status, write_status
+
+HEARTBEAT_S = 3.0
+RESERVE_BYTES = 64 * 1024
+
+
+class Reporter:
+    """The worker's voice. Methods may be called from the training thread only; the heartbeat has its own."""
+
+    def __init__(self, folder: RunFolder, status: Status) -> None:
+        self._folder = folder
+        self._status = status
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._metrics = MetricsWriter(folder.metrics_path, status.attempt)
+        self._reserve = folder.path / ".reserve"
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Take the reserve and begin to beat."""
+        if not self._reserve.exists():
+            write_atomically(self._reserve, os.urandom(RESERVE_BYTES))
+        self._write()
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop beating. The last status written stays."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def status(self, **changes: Any) -> None:
+        """Change fields of status.json and write it."""
+        with self._lock:
+            self._status = replace(self._status, **changes)
+        self._write()
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Append one line to events.jsonl."""
+        append_event(self._folder, kind, attempt=self._status.attempt, **fields)
+
+    def metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append the one line of a step to metrics.jsonl."""
+        self._metrics.write(step, dict(metrics))
+
+    def resumed_from(self, step: int) -> None:
+        """Mark that lines of earlier attempts beyond `step` no longer count."""
+        self._metrics.resumed_from(step)
+
+    def samples(self, step: int, source: str, rows: list[dict[str, Any]]) -> None:
+        """Append completions of a step to samples.jsonl."""
+        append_samples(self._folder, step, self._status.attempt, source, rows)
+
+    def final(self, phase: str, *, error: EngineError | None = None, remedy: str = "") -> None:
+        """Write a terminal phase, giving up the reserve where the disk is full."""
+        changes: dict[str, Any] = {"phase": phase, "seconds_left": None}
+        if error is not None:
+            changes["error"] = {"what": str(error), "remedy": remedy}
+        self.close()
+        try:
+            self.status(**changes)
+        except (RunFolderError, OSError):
+            self._reserve.unlink(missing_ok=True)
+            self.status(**changes)
+        self._reserve.unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S):
+            try:
+                self._write()
+            except (RunFolderError, OSError):
+                # The training thread meets the same fault at its next write and reports it; a beat is only a beat.
+                continue
+
+    def _write(self) -> None:
+        with self._lock:
+            self._status = replace(self._status, heartbeat=time.time())
+            write_status(self._folder, self._status)
