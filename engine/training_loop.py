@@ -245,7 +245,7 @@ class TrainingLoop:
         control.clear(self._folder, "checkpoint")
         best = self._progress.best["step"] if self._progress.best else None
         prune(self._folder.checkpoints, keep=self._config.checkpoint.keep, best_step=best)
-        self._reporter.event("checkpoint", step=step, folder=folder.name)
+        self._reporter.event("checkpoint", step=step, name=folder.name)
         return True
 
 

@@ -43,7 +43,7 @@ def train(config: RunConfig, folder: RunFolder, reporter: Reporter, stop_wanted:
     if newest is not None:
         progress = _resume(parts, newest, folder)
         reporter.resumed_from(progress.step)
-        reporter.event("resumed", step=progress.step, folder=newest.name)
+        reporter.event("resumed", step=progress.step, name=newest.name)
         reporter.status(step=progress.step, total_steps=parts.method.total_steps, best=progress.best)
     loop = TrainingLoop(
         config, folder, reporter, parts.method, parts.optimizer, parts.probe, progress, parts.write_weights, stop_wanted

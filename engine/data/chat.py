@@ -19,8 +19,8 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -51,9 +51,7 @@ class ChatTokenizer:
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._files = files
-        self._template = (
-            None if chat_template is None else ChatTemplate(chat_template, files.special_texts, files.name)
-        )
+        self._template = None if chat_template is None else ChatTemplate(chat_template, files.special_texts, files.name)
         self._added = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items()}
         self.vocab_size = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         """One more than the largest id."""
@@ -213,10 +211,10 @@ class ChatTokenizer:
             beginning = self._encode(whole[:cut])
             if all_ids[: len(beginning)] != beginning:
                 bounds = [0, *cuts, len(whole)]
-                return [self._encode(whole[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+                return [self._encode(whole[a:b]) for a, b in pairwise(bounds)]
             places.append(len(beginning))
         places.append(len(all_ids))
-        return [all_ids[a:b] for a, b in zip(places, places[1:], strict=False)]
+        return [all_ids[a:b] for a, b in pairwise(places)]
 
     def _without_tail(self, ids: list[int]) -> list[int]:
         """`ids` up to the last end-of-turn token, where only white space follows it."""

@@ -10,6 +10,7 @@ a list of assistant messages, or a string. Torch-free; knows nothing of packing.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 import orjson
 
 from engine.data.chat import ChatTokenizer, Prompt, Tokens
+from engine.data.chat_template import Message
 from engine.errors import DataError
 
 Dropped = Counter[str]
@@ -90,9 +92,7 @@ def read_sft(
     return _read(file, read, max_length)
 
 
-def read_preferences(
-    file: Path, tokenizer: ChatTokenizer, max_length: int
-) -> tuple[list[PreferenceExample], Dropped]:
+def read_preferences(file: Path, tokenizer: ChatTokenizer, max_length: int) -> tuple[list[PreferenceExample], Dropped]:
     """Rows {"prompt", "chosen", "rejected"} with "weight", "margin" and "group" where given. Raises DataError."""
 
     def read(row: dict[str, Any], name: str) -> PreferenceExample | str:
@@ -110,7 +110,7 @@ def read_preferences(
         if kept[0] == kept[1]:
             return IDENTICAL_TRUNCATED
         weight, margin = _number(row, "weight", 1.0), _number(row, "margin", None)
-        group = str(row.get("group") or orjson.dumps(prompt).decode())
+        group = str(row.get("group") or hashlib.sha256(orjson.dumps(prompt)).hexdigest())
         assert weight is not None
         return PreferenceExample(name, tuple(prompt_ids), kept[0], kept[1], weight, margin, group)
 
@@ -193,7 +193,8 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                         "make the set again"
                     ) from error
                 if not isinstance(row, dict):
-                    raise DataError(f"{file}, line {number}: a {type(row).__name__}: expected an object of named fields")
+                    found = type(row).__name__
+                    raise DataError(f"{file}, line {number}: a {found}: expected an object of named fields")
                 yield number, row
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}): check that the file is there") from error
@@ -207,9 +208,7 @@ def _sft_tokens(row: dict[str, Any], tokenizer: ChatTokenizer) -> Tokens | str:
     if "text" in row:
         return tokenizer.whole_text(_text(row, "text")) if _text(row, "text").strip() else EMPTY
     if "messages" in row:
-        messages = _field(row, "messages")
-        if isinstance(messages, str):
-            raise _BrokenRow('"messages" is a text: expected a list of {role, content}')
+        messages = _messages(row)
         spoken = [m["content"] for m in messages if m["role"] == "assistant"]
         return tokenizer.conversation(messages) if not spoken or "".join(spoken).strip() else EMPTY
     completion = _field(row, "completion" if "completion" in row else "chosen")
@@ -226,10 +225,16 @@ def _prompt_of(row: dict[str, Any]) -> Prompt | None:
         return _field(row, "prompt")
     if "messages" not in row:
         return None
+    messages = _messages(row)
+    answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    return (messages[: answers[-1]] if answers else messages) or None
+
+
+def _messages(row: dict[str, Any]) -> Sequence[Message]:
     messages = _field(row, "messages")
-    answers = [i for i, message in enumerate(messages) if not isinstance(message, str) and message["role"] == "assistant"]
-    before: Sequence[Any] = messages[: answers[-1]] if answers else messages
-    return before or None
+    if isinstance(messages, str):
+        raise _BrokenRow('"messages" is a text: expected a list of {role, content}')
+    return messages
 
 
 def _field(row: dict[str, Any], key: str) -> Prompt:

@@ -6,10 +6,11 @@ but tokenizer.json may be absent. Knows nothing of how text becomes tokens.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from engine.errors import ModelError
 
@@ -62,6 +63,25 @@ class TokenizerFiles:
         )
 
 
+def largest_id(folder: Path) -> int:
+    """The largest id that a folder's tokenizer.json can give, without building the tokenizer. Raises ModelError."""
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise ModelError(_no_tokenizer(folder))
+    described = _read_object(file)
+    model = described.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    try:
+        ids = [int(token["id"]) for token in described.get("added_tokens") or []]
+        if isinstance(vocabulary, dict):
+            ids += [max(vocabulary.values(), default=-1)]
+        elif isinstance(vocabulary, list):
+            ids += [len(vocabulary) - 1]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{file}: not a tokenizer ({error!r}): copy the file from the model again") from error
+    return max(ids, default=-1)
+
+
 def _no_tokenizer(folder: Path) -> str:
     if (folder / "tokenizer.model").is_file():
         return (
@@ -78,7 +98,7 @@ def _read_object(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        read = json.loads(file.read_text(encoding="utf-8"))
+        read = orjson.loads(file.read_bytes())
     except (OSError, ValueError) as error:
         raise ModelError(f"{file}: cannot be read as JSON ({error}): copy the file from the model again") from error
     if not isinstance(read, dict):

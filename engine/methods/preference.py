@@ -108,6 +108,7 @@ class PreferenceOptimisation:
             f"{prefix}logratio/rejected": (rejected_B.sum(), n),
         }
 
+    @torch.no_grad()
     def evaluate(self, check: Callable[[], None]) -> dict[str, float]:
         """eval_loss and the eval_rewards/* family over held-out pairs, with standard errors."""
         if not self._held_out:

@@ -93,19 +93,19 @@ class RewardModelling:
             },
         )
 
+    @torch.no_grad()
     def evaluate(self, check: Callable[[], None]) -> dict[str, float]:
         """eval_loss, eval_accuracy (ties count half) and eval_margin over held-out pairs, with standard errors."""
         if not self._held_out:
             return {}
         chosen, rejected, losses = [], [], []
-        with torch.no_grad():
-            for group in fill_by_token_budget([pair_tokens(e) for e in self._held_out], self._budget):
-                check()
-                examples = [self._held_out[i] for i in group]
-                chosen_B, rejected_B = self._pair_rewards(examples)
-                losses.append(self._loss(chosen_B, rejected_B, examples))
-                chosen.append(chosen_B)
-                rejected.append(rejected_B)
+        for group in fill_by_token_budget([pair_tokens(e) for e in self._held_out], self._budget):
+            check()
+            examples = [self._held_out[i] for i in group]
+            chosen_B, rejected_B = self._pair_rewards(examples)
+            losses.append(self._loss(chosen_B, rejected_B, examples))
+            chosen.append(chosen_B)
+            rejected.append(rejected_B)
         chosen_B, rejected_B, loss_B = torch.cat(chosen), torch.cat(rejected), torch.cat(losses)
         both = torch.cat([chosen_B, rejected_B])
         self.score_mean, self.score_std = both.mean().item(), max(both.std().item(), 1e-6)

@@ -59,22 +59,22 @@ class SupervisedFineTuning:
         count = float(len(batch.targets_N))
         return Terms({"tokens": nll}, {"mean_token_accuracy": (scores.hit_N.sum(), count)})
 
+    @torch.no_grad()
     def evaluate(self, check: Callable[[], None]) -> dict[str, float]:
         """eval_loss (nats a trained token) with its standard error over examples, accuracy, entropy."""
         if not self._held_out:
             return {}
         sums, counts = [], []
         meter = Meter()
-        with torch.no_grad():
-            for group in fill_by_token_budget([len(e.ids) for e in self._held_out], self._budget):
-                check()
-                batch = pack([Document(self._held_out[i].ids, self._held_out[i].trained) for i in group], self._device)
-                scores, _ = self._roles.scores(batch, self._roles.trained, entropy=True)
-                sums += batch.sum_by_document(-scores.log_probs_N).tolist()
-                counts += [float(n) for n in batch.targets_per_document]
-                n = float(len(batch.targets_N))
-                assert scores.entropy_N is not None
-                meter.add({"hit": (scores.hit_N.sum(), n), "entropy": (scores.entropy_N.sum(), n)})
+        for group in fill_by_token_budget([len(e.ids) for e in self._held_out], self._budget):
+            check()
+            batch = pack([Document(self._held_out[i].ids, self._held_out[i].trained) for i in group], self._device)
+            scores, _ = self._roles.scores(batch, self._roles.trained, entropy=True)
+            sums += batch.sum_by_document(-scores.log_probs_N).tolist()
+            counts += [float(n) for n in batch.targets_per_document]
+            n = float(len(batch.targets_N))
+            assert scores.entropy_N is not None
+            meter.add({"hit": (scores.hit_N.sum(), n), "entropy": (scores.entropy_N.sum(), n)})
         means = meter.read()
         return {
             "eval_loss": sum(sums) / sum(counts),

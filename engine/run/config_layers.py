@@ -69,7 +69,7 @@ def resolve(method: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Resolv
         values[key] = value
         origins[key] = f"default for {method}"
     for origin, layer in layers:
-        for key, value in _checked(upgraded(layer, origin), origin).items():
+        for key, value in _checked(upgraded(layer, origin), origin, method).items():
             section = key.partition(".")[0]
             if section not in wanted:
                 if origin == SET:
@@ -114,7 +114,7 @@ def upgraded(layer: dict[str, Any], origin: str) -> dict[str, Any]:
     return {key: value for key, value in layer.items() if key != "schema"}
 
 
-def _checked(layer: dict[str, Any], origin: str) -> dict[str, Any]:
+def _checked(layer: dict[str, Any], origin: str, method: str) -> dict[str, Any]:
     """Every value of a layer as "section.name" -> value of the right type. Raises ConfigError."""
     out: dict[str, Any] = {}
     for section, content in layer.items():
@@ -132,11 +132,11 @@ def _checked(layer: dict[str, Any], origin: str) -> dict[str, Any]:
                 raise ConfigError(
                     f"{origin}: [{section}] has no key {name}{_nearest_key(section, name)}. {_remove(origin)}"
                 )
-            out[f"{section}.{name}"] = _checked_value(section, known[name], value, origin)
+            out[f"{section}.{name}"] = _checked_value(section, known[name], value, origin, method)
     return out
 
 
-def _checked_value(section: str, key: Field[Any], value: Any, origin: str) -> Any:
+def _checked_value(section: str, key: Field[Any], value: Any, origin: str, method: str) -> Any:
     kind = _TYPES[str(key.type)]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
@@ -151,7 +151,8 @@ def _checked_value(section: str, key: Field[Any], value: Any, origin: str) -> An
         fault = key.metadata.get("bounds", Bounds()).fault(value)
     if fault is None:
         return value
-    usual = f", or remove it to use {_shown(key.default)}" if key.default not in ("", ()) else ""
+    default = METHOD_DEFAULTS[method].get(f"{section}.{key.name}", key.default)
+    usual = f", or remove it to use {_shown(default)}" if default not in ("", ()) else ""
     raise ConfigError(f"{origin}: [{section}] {key.name} = {_shown(value)}: {fault}. Edit the key{usual}")
 
 
@@ -190,7 +191,7 @@ def _all_keys() -> list[str]:
 
 
 def _nearest_key(section: str, name: str) -> str:
-    """What other programs call so; else the nearest name of this section; else the same name elsewhere; else the nearest key."""
+    """A name that other programs use; else the nearest one of this section; else that name elsewhere; else any."""
     if name in _ELSEWHERE:
         return f" (did you mean {_ELSEWHERE[name]}?)"
     if near := section and _nearest(name, [f.name for f in fields(SECTIONS[section])]):

@@ -1,0 +1,375 @@
+"""The supervisor: one process per run that outlives every terminal and says truthfully how the run ended.
+
+`python -m engine.run.supervisor RUN_DIR` supervises in the foreground; `start_detached` does the same in a session of
+its own. Owns supervisor.lock, the leases of the run's GPUs, the worker's life, and the last word in status.json where
+the worker could not say it. Invariants: one supervisor per run; when its lock is free, no process of the run is left
+but orphans, which tree.lock shows; a final phase is written before the lock is let go. The worker is imported nowhere
+here. Exit codes: 0 done, 3 stopped, 1 failed.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from engine.errors import EngineError, RunFolderError
+from engine.run import control
+from engine.run.config import RunConfig
+from engine.run.config_toml import read_config
+from engine.run.events import append_event
+from engine.run.folder import RunFolder
+from engine.run.gpus import HeldLocks, chosen_uuids, installed_gpus, lease, lease_first_free, torch_usable
+from engine.run.locks import HeldLock, hold
+from engine.run.safe_text import safe
+from engine.run.signals import SignalInbox
+from engine.run.status import new_status, read_status, write_status
+from engine.run.verdict import Verdict, judge
+from engine.run.worker_process import WorkerProcess, claim_tree, open_log
+
+EXIT_CODES = {"done": 0, "stopped": 3, "failed": 1}
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long the supervisor waits."""
+
+    stop_s: float = 900.0
+    """From a stop request to SIGKILL: the time to finish a step and write a large checkpoint."""
+    orphans_s: float = 60.0
+    """For the processes of an earlier attempt to write their checkpoint and end."""
+    restart_s: float = 1.0
+    """Between a worker's death and the next attempt."""
+    look_s: float = 1.0
+    """Between looks at the control folder; a worker's end is noticed at once."""
+
+
+def run_supervised(
+    run_dir: str | os.PathLike[str],
+    *,
+    worker: Sequence[str] | None = None,
+    patience: Patience | None = None,
+    ready: Callable[[], None] = lambda: None,
+) -> int:
+    """Supervise the run to its end in this process and return the exit code. Call it from the main thread.
+
+    `worker` is the argv of the worker, by default `python -m engine.train RUN_DIR`; `ready` is called once the run is
+    this process's own. Raises EngineError where it cannot be started; then status.json is as it was.
+    """
+    folder = RunFolder(Path(run_dir).absolute())
+    if not folder.path.is_dir():
+        raise RunFolderError(f"{folder.path} is no folder: there is no such run")
+    config = read_config(folder.config_path)
+    lock = hold(folder.lock_path)
+    if lock is None:
+        raise RunFolderError(f"run {folder.id} is supervised already: it is running or stopping. Stop it first")
+    try:
+        argv = list(worker) if worker is not None else [sys.executable, "-m", "engine.train", str(folder.path)]
+        with SignalInbox() as inbox:
+            return _Supervision(folder, config, argv, patience or Patience(), inbox).run(ready)
+    finally:
+        lock.release()
+
+
+class _Supervision:
+    """One supervisor's work on one run, from the lock to the final phase."""
+
+    def __init__(
+        self, folder: RunFolder, config: RunConfig, argv: list[str], patience: Patience, inbox: SignalInbox
+    ) -> None:
+        self._folder = folder
+        self._config = config
+        self._argv = argv
+        self._patience = patience
+        self._inbox = inbox
+        self._leases: HeldLocks | None = None
+        self._environment = dict(os.environ)
+        self._attempt_number = 0
+        self._last_failure: tuple[object, ...] = ()
+
+    def run(self, ready: Callable[[], None]) -> int:
+        """The plan: make the run ours, then attempt after attempt until a verdict stands."""
+        tree = claim_tree(self._folder, grace_s=self._patience.orphans_s, say=_say)
+        try:
+            self._lease_gpus()
+            # Requests from before the run was ours are void; those made from `ready` on count.
+            for what in control.REQUESTS:
+                control.clear(self._folder, what)
+            self._begin_attempt()
+            ready()
+            restarts = 0
+            while True:
+                verdict = self._attempt(tree)
+                if not self._tries_again(verdict, restarts):
+                    break
+                restarts += 1
+                tree = claim_tree(self._folder, grace_s=self._patience.orphans_s, say=_say)
+                self._begin_attempt()
+            return EXIT_CODES[verdict.phase]
+        finally:
+            tree.release()
+            if self._leases is not None:
+                self._leases.release()
+
+    def _lease_gpus(self) -> None:
+        """Lease what the run will use and show it nothing else. Raises EngineError where it is taken."""
+        wanted = self._config.train.device
+        if wanted == "cpu":
+            return
+        gpus = installed_gpus()
+        if not gpus or (wanted == "auto" and torch_usable() is not None):
+            return
+        visible = self._environment.get("CUDA_VISIBLE_DEVICES")
+        if visible is None:
+            self._leases = lease_first_free([gpu.uuid for gpu in gpus])
+        else:
+            self._leases = lease(chosen_uuids(gpus, visible))
+        self._environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        self._environment["CUDA_VISIBLE_DEVICES"] = ",".join(self._leases.uuids)
+        # cuBLAS is deterministic only with a fixed workspace, which it reads before torch can set it.
+        self._environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+    def _begin_attempt(self) -> None:
+        """Say in status.json that a new attempt begins."""
+        status = new_status(self._folder, read_status(self._folder), phase="preparing")
+        self._attempt_number = status.attempt + 1
+        write_status(self._folder, replace(status, attempt=self._attempt_number))
+
+    def _attempt(self, tree: HeldLock) -> Verdict:
+        """Run one worker to its end; the verdict is in status.json when this returns."""
+        kills_before = _kills_for_memory()
+        worker = WorkerProcess(
+            self._argv,
+            self._folder,
+            tree,
+            leases=self._leases.descriptors if self._leases else (),
+            environment=self._environment,
+            working_folder=import_root(),
+        )
+        _say(f"attempt {self._attempt_number}: worker {worker.pid} started")
+        lost_patience = self._wait_for(worker)
+        code = worker.reap()
+        _say(f"attempt {self._attempt_number}: worker {worker.pid} ended with {code}")
+        verdict = judge(
+            code,
+            read_status(self._folder),
+            attempt=self._attempt_number,
+            stop_wanted=self._stop_wanted(),
+            killed_after_stop_s=self._patience.stop_s if lost_patience else None,
+            memory_ran_out=_kills_for_memory() > kills_before,
+            last_log_line=_last_line(self._folder.log_path),
+        )
+        if not verdict.told:
+            self._tell(verdict)
+        if verdict.phase != "failed":
+            # Carried out, or overtaken by the end.
+            control.clear(self._folder, "stop")
+        return verdict
+
+    def _wait_for(self, worker: WorkerProcess) -> bool:
+        """Wait for the worker's end, passing on requests to stop. True where patience ran out and it was killed."""
+        passed_on = False
+        deadline: float | None = None
+        while not worker.ended():
+            if self._inbox.stop_asked and not passed_on:
+                passed_on = True
+                self._request_stop()
+                worker.ask_to_stop()
+            if deadline is None and self._stop_wanted():
+                deadline = time.monotonic() + self._patience.stop_s
+            if deadline is not None and time.monotonic() > deadline:
+                worker.kill()
+                while not worker.ended():
+                    self._inbox.wait(self._patience.look_s)
+                return True
+            self._inbox.wait(self._patience.look_s)
+        return False
+
+    def _tries_again(self, verdict: Verdict, restarts: int) -> bool:
+        """Whether another attempt follows; waits a moment before it. The same failure at the same step is final."""
+        if verdict.phase != "failed" or restarts >= self._config.run.restarts or self._stop_wanted():
+            return False
+        status = read_status(self._folder)
+        failure = (verdict.what, status.step if status else 0, tuple(self._folder.checkpoint_steps()))
+        if failure == self._last_failure:
+            _say("the same failure at the same step: another attempt would end alike")
+            return False
+        self._last_failure = failure
+        append_event(self._folder, "restarting", attempt=self._attempt_number, what=verdict.what, restart=restarts + 1)
+        deadline = time.monotonic() + self._patience.restart_s
+        while not self._stop_wanted() and (left := deadline - time.monotonic()) > 0:
+            self._inbox.wait(min(left, self._patience.look_s))
+        return not self._stop_wanted()
+
+    def _stop_wanted(self) -> bool:
+        return self._inbox.stop_asked or control.pending(self._folder, "stop") is not None
+
+    def _request_stop(self) -> None:
+        """Write the request down, so that viewers see it; the signal alone does on a full disk."""
+        try:
+            control.request(self._folder, "stop", by="signal")
+            append_event(self._folder, "stop_requested", by="signal")
+        except RunFolderError as error:
+            _say(str(error))
+
+    def _tell(self, verdict: Verdict) -> None:
+        """Write a verdict that the worker could not write. On a full disk the run's reserve is given up for it."""
+        status = new_status(self._folder, read_status(self._folder), phase=verdict.phase)
+        error = {"what": verdict.what, "remedy": verdict.remedy} if verdict.what else None
+        status = replace(status, attempt=self._attempt_number, error=error)
+        for last_try in (False, True):
+            try:
+                write_status(self._folder, status)
+                append_event(self._folder, verdict.phase, attempt=self._attempt_number, what=verdict.what)
+                return
+            except RunFolderError as fault:
+                _say(str(fault))
+                if last_try:
+                    return
+                with suppress(OSError):
+                    self._folder.reserve_path.unlink(missing_ok=True)
+
+
+def start_detached(
+    run_dir: str | os.PathLike[str], env: Mapping[str, str] | None = None, *, timeout_s: float = 120.0
+) -> None:
+    """Start the supervisor in a session of its own; it outlives this process, its terminal and its login.
+
+    Returns once the run is the supervisor's own (its locks are held and status.json says "preparing"). `env` is added
+    to this process's environment. Raises RunFolderError with the supervisor's reason where it refuses.
+    """
+    folder = RunFolder(Path(run_dir).absolute())
+    with disk_faults_named("starting the run", folder.log_path):
+        log = open_log(folder)
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    try:
+        launcher = subprocess.Popen(
+            [sys.executable, "-m", "engine.run.supervisor", str(folder.path), "--ready-fd", str(writing)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(writing,),
+            start_new_session=True,
+            umask=0o077,
+            cwd=import_root(),
+            env={**os.environ, **(env or {})},
+        )
+        os.close(writing)
+        writing = -1
+        # The launcher forks the supervisor and ends at once, so nothing is left for this process to reap.
+        launcher.wait()
+        answer = _answer(reading, timeout_s)
+    finally:
+        for descriptor in (log, reading, writing):
+            if descriptor >= 0:
+                os.close(descriptor)
+    if answer == READY:
+        return
+    if answer is None:
+        raise RunFolderError(
+            f"the supervisor of {folder.id} has not answered for {timeout_s:.0f} s; see {folder.log_path}"
+        )
+    reason = answer.removeprefix(REFUSED) or _last_line(folder.log_path) or "it ended without a word"
+    raise RunFolderError(f"run {folder.id} was not started: {reason}")
+
+
+READY = "ready"
+REFUSED = "refused: "
+
+
+def _answer(reading: int, timeout_s: float) -> str | None:
+    """What the supervisor wrote before it closed its end; None where it has not closed it in time."""
+    deadline = time.monotonic() + timeout_s
+    answer = b""
+    while True:
+        ready, _, _ = select.select([reading], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            return None
+        part = os.read(reading, 4096)
+        if not part:
+            return answer.decode("utf-8", "replace").strip()
+        answer += part
+
+
+def import_root() -> Path:
+    """A working folder from which `python -m engine…` finds this very package, and nothing that a stranger put there.
+
+    `-m` searches the working folder first. For a checkout that must be the checkout; an installed package is found
+    anyway, and then the folder is /, where only the system puts files.
+    """
+    root = Path(__file__).resolve().parents[2]
+    return Path("/") if root.name in ("site-packages", "dist-packages") else root
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m engine.run.supervisor RUN_DIR [--ready-fd N]`; with the descriptor it goes into the background."""
+    arguments = sys.argv[1:] if argv is None else argv
+    ready_fd = -1
+    if len(arguments) == 3 and arguments[1] == "--ready-fd" and arguments[2].isdigit():
+        ready_fd = int(arguments[2])
+    elif len(arguments) != 1:
+        print("usage: python -m engine.run.supervisor RUN_DIR", file=sys.stderr)
+        return 2
+    if ready_fd >= 0:
+        os.set_inheritable(ready_fd, False)
+        if os.fork() > 0:
+            # The supervisor is thereby no session leader and can never get a controlling terminal.
+            os._exit(0)
+
+    def reply(text: str) -> None:
+        nonlocal ready_fd
+        if ready_fd >= 0:
+            with suppress(OSError):
+                os.write(ready_fd, text.encode("utf-8", "replace"))
+            os.close(ready_fd)
+            ready_fd = -1
+
+    try:
+        return run_supervised(arguments[0], ready=lambda: reply(READY))
+    except EngineError as error:
+        _say(str(error))
+        reply(f"{REFUSED}{error}")
+        return 1
+    except Exception as error:
+        # The last resort: the log must hold the traceback, and a waiting starter must hear of it.
+        traceback.print_exc()
+        reply(f"{REFUSED}{type(error).__name__}: {error}")
+        return 1
+
+
+def _say(text: str) -> None:
+    """A line for engine.log, or for the terminal of a supervisor in the foreground; a terminal that is gone is no fault."""
+    with suppress(OSError, ValueError):
+        print(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} supervisor: {safe(text)}", file=sys.stderr, flush=True)
+
+
+def _last_line(path: Path) -> str:
+    """The last line of a log that is not empty, cut to a readable length; the supervisor's own lines do not count."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip() and " supervisor: " not in line), "")
+
+
+def _kills_for_memory() -> int:
+    """How often the kernel has killed a process of this machine because memory ran out; 0 where it does not say."""
+    try:
+        text = Path("/proc/vmstat").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    found = [line.split()[1] for line in text.splitlines() if line.startswith("oom_kill ")]
+    return int(found[0]) if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
