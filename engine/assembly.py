@@ -116,7 +116,7 @@ def _reward_adapter(config: RunConfig, folder: RunFolder, base_folder: Path) -> 
     """The reward model's adapter, which must lie over the very base that the policy has."""
     if not config.model.reward_adapter:
         raise ConfigError(
-            "[model] reward_adapter is empty: PPO needs a reward model trained with adapter.kind = \"lora\" over the "
+            '[model] reward_adapter is empty: PPO needs a reward model trained with adapter.kind = "lora" over the '
             "same base as the policy. Train one with `workbench train reward --model M`, then pass --reward-model run:ID"
         )
     reward_base = in_workspace(folder, config.model.reward_path)

@@ -83,7 +83,7 @@ def evaluate(job: dict[str, Any]) -> dict[str, Any]:
             rows, summary = _pairs(roles, *read_preferences(data, tokenizer, longest), device, head_folder)
     lines = [*rows, {"summary": {"kind": kind, **summary}}]
     write_atomically(Path(job["out"]), b"".join(orjson.dumps(line) + b"\n" for line in lines))
-    return summary
+    return dict(summary)
 
 
 def _losses(roles: RoleModel, examples: Sequence[Any], dropped: Any, device: torch.device) -> tuple[Any, Any]:
@@ -109,11 +109,9 @@ def _pairs(
     roles: RoleModel, examples: Sequence[Any], dropped: Any, device: torch.device, head_folder: Path | None
 ) -> tuple[Any, Any]:
     if head_folder is None:
-        scores_P2 = pair_log_probs(
-            roles, POLICY, examples, budget=TOKENS_AT_ONCE, device=device, check=lambda: None
-        )
+        scores_P2 = pair_log_probs(roles, POLICY, examples, budget=TOKENS_AT_ONCE, device=device, check=lambda: None)
     else:
-        head, mean, std = load_reward_head(head_folder)
+        head, _, _ = load_reward_head(head_folder)
         head.to(device)
         scores_P2 = torch.zeros(len(examples), 2, device=device)
         for group in fill_by_token_budget([pair_tokens(e) for e in examples], TOKENS_AT_ONCE):

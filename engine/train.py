@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from engine.errors import EngineError, StopRequested
@@ -80,7 +81,7 @@ def _as_engine_error(error: BaseException) -> EngineError:
     return EngineError(f"{type(error).__name__}: {text}")
 
 
-def _stop_on_signal() -> object:
+def _stop_on_signal() -> Callable[[], bool]:
     asked = {"stop": False}
 
     def ask(signum: int, frame: object) -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -45,12 +45,6 @@ class Progress:
     """Metrics of the present step whose evaluation or probe a stop cut short; finished first on a resume."""
 
 
-class WriteWeights(Protocol):
-    """Fills a checkpoint folder with the trained weights."""
-
-    def __call__(self, folder: Path) -> None: ...
-
-
 class TrainingLoop:
     """Runs a method from `progress.step` to its end, or to a stop request."""
 
@@ -63,7 +57,7 @@ class TrainingLoop:
         optimizer: Optimizer,
         probe: Probe | None,
         progress: Progress,
-        write_weights: WriteWeights,
+        write_weights: Callable[[Path], None],
         stop_wanted: Callable[[], bool],
     ) -> None:
         self._config = config
@@ -76,6 +70,7 @@ class TrainingLoop:
         self._write_weights = write_weights
         self._stop_wanted = stop_wanted
         self._checkpoint_failures = 0
+        self._saved_step = -1
         total = method.total_steps
         self._evaluate_every = config.evaluation.every or max(1, math.ceil(total / 10))
         self._checkpoint_every = config.checkpoint.every or max(1, math.ceil(total / 10))
@@ -109,7 +104,7 @@ class TrainingLoop:
         self._reporter.status(phase="running", step=step, total_steps=self._method.total_steps)
         metrics = self._train(step)
         seconds = time.monotonic() - started
-        self._progress.step = done = step + 1
+        self._progress.step = step + 1
         self._progress.tokens += int(metrics["num_tokens"])
         metrics["tokens_per_second"] = metrics["num_tokens"] / seconds
         metrics["num_tokens"] = float(self._progress.tokens)
@@ -222,6 +217,8 @@ class TrainingLoop:
     def _checkpoint(self, *, must: bool = False) -> bool:
         """Save the present step. A failure is told and borne a few times, unless the checkpoint is the last chance."""
         step = self._progress.step
+        if step == self._saved_step:
+            return True
         self._reporter.status(phase="checkpointing")
         try:
             folder = save_checkpoint(
@@ -242,6 +239,7 @@ class TrainingLoop:
                 raise
             return False
         self._checkpoint_failures = 0
+        self._saved_step = step
         control.clear(self._folder, "checkpoint")
         best = self._progress.best["step"] if self._progress.best else None
         prune(self._folder.checkpoints, keep=self._config.checkpoint.keep, best_step=best)

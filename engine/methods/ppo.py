@@ -13,6 +13,7 @@ How it departs from, or fixes, what the papers leave open:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -94,7 +95,7 @@ class ProximalPolicyOptimisation:
                 first = epoch == 0 and k == 0
                 yield Update(
                     {"tokens": float(sum(len(b.batch.targets_N) for b in chosen))},
-                    [lambda b=b, first=first: self._terms(b, first) for b in chosen],
+                    [partial(self._terms, b, first) for b in chosen],
                     sum(b.batch.tokens for b in chosen),
                 )
 
@@ -161,9 +162,7 @@ class ProximalPolicyOptimisation:
         settings = self._settings
         scores, hidden_TH = self._roles.scores(b.batch, self._roles.trained, temperature=settings.temperature)
         values_N = self.value_head(hidden_TH.index_select(0, b.batch.rows_N))
-        policy_N, ratio_N = clipped_policy_loss(
-            scores.log_probs_N, b.log_probs_N, b.advantages_N, clip=settings.clip
-        )
+        policy_N, ratio_N = clipped_policy_loss(scores.log_probs_N, b.log_probs_N, b.advantages_N, clip=settings.clip)
         value_N, value_clipped_N = clipped_value_loss(values_N, b.values_N, b.returns_N, clip=settings.clip_value)
         loss = policy_N.sum() + settings.vf_coef * value_N.sum()
         n = float(len(policy_N))
@@ -185,9 +184,7 @@ class ProximalPolicyOptimisation:
             metrics["val/first_ratio_deviation"] = ((ratio_N.detach() - 1.0).abs().max(), 1.0)
         return Terms({"tokens": loss}, metrics)
 
-    def _rollout_metrics(
-        self, batches: Sequence[RolloutBatch], completions: Sequence[Completion]
-    ) -> dict[str, Metric]:
+    def _rollout_metrics(self, batches: Sequence[RolloutBatch], completions: Sequence[Completion]) -> dict[str, Metric]:
         n = float(len(completions))
         kl_D = torch.cat([b.batch.sum_by_document(b.log_probs_N - b.reference_N) for b in batches])
         penalty_D = torch.cat(

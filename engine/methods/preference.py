@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -64,7 +65,7 @@ class PreferenceOptimisation:
 
         yield Update(
             counts,
-            [lambda group=group: terms(group) for group in fill_by_token_budget(sizes, self._budget)],
+            [partial(terms, group) for group in fill_by_token_budget(sizes, self._budget)],
             sum(sizes),
         )
 

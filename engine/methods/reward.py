@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -52,10 +53,7 @@ class RewardModelling:
         sizes = [pair_tokens(e) for e in examples]
         yield Update(
             {"pairs": sum(e.weight for e in examples)},
-            [
-                lambda group=group: self._terms([examples[i] for i in group])
-                for group in fill_by_token_budget(sizes, self._budget)
-            ],
+            [partial(self._terms, [examples[i] for i in group]) for group in fill_by_token_budget(sizes, self._budget)],
             sum(sizes),
         )
 

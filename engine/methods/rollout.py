@@ -115,9 +115,17 @@ def measure(
         score_D = score_of(raw_D, [completions[i] for i in group])
         measured.append(
             RolloutBatch(
-                mini_batch, group, batch, policy.log_probs_N, reference.log_probs_N, values_N, policy.entropy_N, score_D,
-                empty, empty,
-            )  # fmt: skip
+                mini_batch,
+                group,
+                batch,
+                policy.log_probs_N,
+                reference.log_probs_N,
+                values_N,
+                policy.entropy_N,
+                score_D,
+                empty,
+                empty,
+            )
         )
     return measured
 

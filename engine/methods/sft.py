@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -45,7 +46,7 @@ class SupervisedFineTuning:
         trained = sum(trained_tokens(e) for e in examples)
         yield Update(
             {"tokens": float(trained)},
-            [lambda group=group: self._terms([examples[i] for i in group]) for group in groups],
+            [partial(self._terms, [examples[i] for i in group]) for group in groups],
             sum(len(e.ids) for e in examples),
         )
 

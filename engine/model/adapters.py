@@ -108,7 +108,8 @@ class RoleModel:
     def _precision(self, batch: PackedBatch) -> AbstractContextManager[Any]:
         if self.autocast is None:
             return nullcontext()
-        return torch.autocast(batch.ids_T.device.type, dtype=self.autocast)
+        precision: AbstractContextManager[Any] = torch.autocast(batch.ids_T.device.type, dtype=self.autocast)
+        return precision
 
 
 def build_roles(
@@ -118,7 +119,7 @@ def build_roles(
     trained: str,
     start_adapter: Path | None,
     rank: int = 16,
-    alpha: int = 32,
+    alpha: float = 32,
     dropout: float = 0.0,
     seed: int = 1,
     reward_adapter: Path | None = None,

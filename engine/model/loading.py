@@ -113,8 +113,8 @@ def _check_finite(model: Any, folder: Path) -> None:
             bad = int((~weight.isfinite()).sum())
             if bad:
                 raise ModelError(
-                    f"{folder}: the weight {name} holds {bad} values that are NaN or infinite, of {weight.numel()}: the "
-                    "file is damaged or the model diverged in training: use an earlier checkpoint or copy it again"
+                    f"{folder}: the weight {name} holds {bad} values that are NaN or infinite, of {weight.numel()}: "
+                    "the file is damaged or the model diverged in training: use an earlier checkpoint or copy it again"
                 )
 
 

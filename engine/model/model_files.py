@@ -45,12 +45,13 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder: expected a model folder with config.json and safetensors weights")
     config = read_json(folder / CONFIG)
-    weight_files(folder)
+    for file in weight_files(folder):
+        tensor_infos(file)
     rows = embedding_rows(config)
     if rows is not None and (top := largest_id(folder)) >= rows:
         raise ModelError(
             f"{folder}: tokenizer.json has ids up to {top}, but the model's embedding has {rows} rows (vocab_size in "
-            "config.json): use the tokenizer that belongs to the model, or resize the embedding and save the model again"
+            "config.json): use the model's own tokenizer, or resize the embedding and save the model again"
         )
     return config
 

@@ -109,7 +109,9 @@ def _save_full(roles: RoleModel, folder: Path, reward_head: ScalarHead | None) -
     save_file(state, files[0], metadata={"format": "pt"})
     config_file = folder / "config.json"
     config = json.loads(config_file.read_text())
-    config["architectures"] = [name.replace("ForCausalLM", "ForSequenceClassification") for name in config["architectures"]]
+    config["architectures"] = [
+        name.replace("ForCausalLM", "ForSequenceClassification") for name in config["architectures"]
+    ]
     config["num_labels"] = 1
     config["id2label"] = {"0": "reward"}
     config["label2id"] = {"reward": 0}

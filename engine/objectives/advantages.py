@@ -11,9 +11,7 @@ from collections.abc import Sequence
 import torch
 
 
-def shaped_rewards(
-    kl_N: torch.Tensor, score_D: torch.Tensor, last_N: torch.Tensor, *, kl_coef: float
-) -> torch.Tensor:
+def shaped_rewards(kl_N: torch.Tensor, score_D: torch.Tensor, last_N: torch.Tensor, *, kl_coef: float) -> torch.Tensor:
     """-kl_coef * kl at each token, plus the completion's score at its last token (its end-of-turn, where it has one).
 
     The setting of Stiennon et al. 2020 (arXiv:2009.01325). `last_N` is the index into N of each completion's last

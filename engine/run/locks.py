@@ -24,7 +24,7 @@ from engine.run.durable_files import PRIVATE, disk_faults_named, write_atomicall
 HOST_FOLDERS = (Path("/run/lock"), Path("/dev/shm"), Path("/var/tmp"), Path("/tmp"))
 """Where locks of this host may lie; none of them ends with a login."""
 _ELSEWHERE = b"workbench-lock-at "
-_ASKER_PATIENCE_S = 0.5
+_ASKER_PATIENCE_S = 0.25
 
 
 @dataclass

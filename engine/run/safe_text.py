@@ -11,11 +11,11 @@ import re
 
 _CONTROLS = "\x00-\x1f\x7f-\x9f"
 # Zero-width, bidirectional and other format characters, fillers that look like nothing, separators that break lines,
-# variation selectors beyond the emoji ones, tags, noncharacters and halves of surrogate pairs.
+# variation selectors beyond the emoji ones, tags, private use, noncharacters and halves of surrogate pairs.
 _UNSEEN = (
     "\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff"
     "\ufdd0-\ufdef\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\U000110bd\U000110cd\U00013430-\U0001345f\U0001bca0-\U0001bca3"
-    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff\U000f0000-\U0010ffff"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff\ue000-\uf8ff\U000f0000-\U0010ffff"
 )
 _UNSAFE = re.compile(f"[{_CONTROLS}{_UNSEEN}]")
 _UNSAFE_IN_A_BLOCK = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f{_UNSEEN}]")

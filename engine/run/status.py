@@ -97,8 +97,8 @@ class RunState:
 
     @property
     def resumable(self) -> bool:
-        """`resume` would go on with it."""
-        return self.state in ("interrupted", "stopped", "failed")
+        """`resume` would go on with it; it waits for an orphan to end, and takes over what another host left."""
+        return self.state in ("interrupted", "stopped", "failed", "orphaned", "unknown-here")
 
 
 def new_status(folder: RunFolder, previous: Status | None, *, phase: str) -> Status:
@@ -199,7 +199,7 @@ def _alive(folder: RunFolder, status: Status | None) -> RunState:
     if status is None:
         return RunState("preparing", "its supervisor has just started")
     if status.phase in FINAL_PHASES:
-        # Only once the supervisor is gone is it final: until then it may start the worker again, and `resume` is refused.
+        # Final only once the supervisor is gone: until then it may start the worker again, and `resume` is refused.
         return RunState("stopping", f"its worker has ended ({status.phase}), its supervisor is about to", status)
     quiet_s = time.time() - status.heartbeat
     reason = f"no heartbeat for {quiet_s:.0f} s; see engine.log" if quiet_s > QUIET_AFTER_S else ""
@@ -238,9 +238,12 @@ def _seconds_up() -> float | None:
 
 
 def _final_reason(folder: RunFolder, status: Status) -> str:
-    if status.phase == "failed":
-        return (status.error or {}).get("what", "") or "no reason was written; see engine.log"
-    return f"at step {status.step}; {_resume_from(folder)}" if status.phase == "stopped" else ""
+    if status.phase == "done":
+        return ""
+    where = f"at step {status.step}; {_resume_from(folder)}"
+    if status.phase == "stopped":
+        return where
+    return f"{(status.error or {}).get('what') or 'no reason was written; see engine.log'} ({where})"
 
 
 def _resume_from(folder: RunFolder) -> str:

@@ -24,13 +24,14 @@ from engine.errors import EngineError, RunFolderError
 from engine.run import control
 from engine.run.config import RunConfig
 from engine.run.config_toml import read_config
+from engine.run.durable_files import disk_faults_named
 from engine.run.events import append_event
 from engine.run.folder import RunFolder
 from engine.run.gpus import HeldLocks, chosen_uuids, installed_gpus, lease, lease_first_free, torch_usable
 from engine.run.locks import HeldLock, hold
 from engine.run.safe_text import safe
 from engine.run.signals import SignalInbox
-from engine.run.status import new_status, read_status, write_status
+from engine.run.status import QUIET_AFTER_S, describe, new_status, read_status, write_status
 from engine.run.verdict import Verdict, judge
 from engine.run.worker_process import WorkerProcess, claim_tree, open_log
 
@@ -67,6 +68,9 @@ def run_supervised(
     if not folder.path.is_dir():
         raise RunFolderError(f"{folder.path} is no folder: there is no such run")
     config = read_config(folder.config_path)
+    state = describe(folder)
+    if state.state == "unknown-here" and state.status and time.time() - state.status.heartbeat < QUIET_AFTER_S:
+        raise RunFolderError(f"run {folder.id} seems to be alive on another machine: {state.reason}")
     lock = hold(folder.lock_path)
     if lock is None:
         raise RunFolderError(f"run {folder.id} is supervised already: it is running or stopping. Stop it first")
@@ -108,11 +112,16 @@ class _Supervision:
             while True:
                 verdict = self._attempt(tree)
                 if not self._tries_again(verdict, restarts):
-                    break
+                    return EXIT_CODES[verdict.phase]
                 restarts += 1
                 tree = claim_tree(self._folder, grace_s=self._patience.orphans_s, say=_say)
                 self._begin_attempt()
-            return EXIT_CODES[verdict.phase]
+        except Exception as error:
+            if self._attempt_number:
+                self._tell(
+                    Verdict("failed", f"its supervisor failed: {error}", "see the end of engine.log", told=False)
+                )
+            raise
         finally:
             tree.release()
             if self._leases is not None:
@@ -139,8 +148,9 @@ class _Supervision:
     def _begin_attempt(self) -> None:
         """Say in status.json that a new attempt begins."""
         status = new_status(self._folder, read_status(self._folder), phase="preparing")
-        self._attempt_number = status.attempt + 1
-        write_status(self._folder, replace(status, attempt=self._attempt_number))
+        number = status.attempt + 1
+        write_status(self._folder, replace(status, attempt=number))
+        self._attempt_number = number
 
     def _attempt(self, tree: HeldLock) -> Verdict:
         """Run one worker to its end; the verdict is in status.json when this returns."""
@@ -238,20 +248,29 @@ class _Supervision:
 
 
 def start_detached(
-    run_dir: str | os.PathLike[str], env: Mapping[str, str] | None = None, *, timeout_s: float = 120.0
+    run_dir: str | os.PathLike[str],
+    env: Mapping[str, str] | None = None,
+    *,
+    worker: Sequence[str] | None = None,
+    timeout_s: float = 120.0,
 ) -> None:
     """Start the supervisor in a session of its own; it outlives this process, its terminal and its login.
 
     Returns once the run is the supervisor's own (its locks are held and status.json says "preparing"). `env` is added
-    to this process's environment. Raises RunFolderError with the supervisor's reason where it refuses.
+    to this process's environment; `worker` is the worker's argv where it is another. Raises RunFolderError with the
+    supervisor's reason where it refuses.
     """
     folder = RunFolder(Path(run_dir).absolute())
+    if not folder.path.is_dir():
+        raise RunFolderError(f"{folder.path} is no folder: there is no such run")
     with disk_faults_named("starting the run", folder.log_path):
         log = open_log(folder)
+    command = [sys.executable, "-m", "engine.run.supervisor", str(folder.path)]
+    own_worker = ["--", *worker] if worker is not None else []
     reading, writing = os.pipe2(os.O_CLOEXEC)
     try:
         launcher = subprocess.Popen(
-            [sys.executable, "-m", "engine.run.supervisor", str(folder.path), "--ready-fd", str(writing)],
+            [*command, "--ready-fd", str(writing), *own_worker],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -309,8 +328,10 @@ def import_root() -> Path:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`python -m engine.run.supervisor RUN_DIR [--ready-fd N]`; with the descriptor it goes into the background."""
-    arguments = sys.argv[1:] if argv is None else argv
+    """`python -m engine.run.supervisor RUN_DIR [--ready-fd N] [-- WORKER …]`; with the descriptor it detaches."""
+    given = sys.argv[1:] if argv is None else argv
+    split = given.index("--") if "--" in given else len(given)
+    arguments, worker = given[:split], given[split + 1 :] or None
     ready_fd = -1
     if len(arguments) == 3 and arguments[1] == "--ready-fd" and arguments[2].isdigit():
         ready_fd = int(arguments[2])
@@ -332,7 +353,7 @@ def main(argv: list[str] | None = None) -> int:
             ready_fd = -1
 
     try:
-        return run_supervised(arguments[0], ready=lambda: reply(READY))
+        return run_supervised(arguments[0], worker=worker, ready=lambda: reply(READY))
     except EngineError as error:
         _say(str(error))
         reply(f"{REFUSED}{error}")
@@ -345,7 +366,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _say(text: str) -> None:
-    """A line for engine.log, or for the terminal of a supervisor in the foreground; a terminal that is gone is no fault."""
+    """A line for engine.log, or for the terminal of a foreground supervisor; one that is gone is no fault."""
     with suppress(OSError, ValueError):
         print(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} supervisor: {safe(text)}", file=sys.stderr, flush=True)
 

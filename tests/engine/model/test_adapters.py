@@ -137,7 +137,7 @@ def test_an_unknown_role_and_a_full_policy_with_a_reward_adapter_are_refused(tin
     roles = roles_on(tiny_model)
     with pytest.raises(ModelError, match="no role 'reward'"), roles.use(REWARD):
         pass
-    with pytest.raises(ConfigError, match="adapter.kind"):
+    with pytest.raises(ConfigError, match=r"adapter\.kind"):
         build_roles(tiny_model, kind="full", trained=POLICY, start_adapter=None, reward_adapter=tmp_path)
 
 

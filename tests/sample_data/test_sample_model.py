@@ -1,0 +1,78 @@
+"""The sample model: what `from_pretrained` loads, what its tokenizer promises, and that its script makes it again."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from sample_data import files
+from sample_data.texts import PAD, TURN_END, chat_prompt
+from sample_data.workshop import ACTIONS, NAMES, PARTS, SYMPTOMS
+
+MODEL = files()["model"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():  # type: ignore[no-untyped-def]
+    """The tokenizer as transformers loads it."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(MODEL)
+
+
+def test_the_weights_are_small_and_bf16() -> None:
+    with safe_open(MODEL / "model.safetensors", framework="pt") as weights:
+        slices = [weights.get_slice(key) for key in weights.keys()]  # noqa: SIM118
+        assert {part.get_dtype() for part in slices} == {"BF16"}
+    assert 1e6 <= json.loads((MODEL / "TRAINING.json").read_text())["parameters"] <= 3e6
+
+
+def test_end_of_turn_and_padding_are_two_tokens(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    assert tokenizer.eos_token == TURN_END
+    assert tokenizer.pad_token == PAD
+    config = json.loads((MODEL / "config.json").read_text())
+    assert (config["pad_token_id"], config["eos_token_id"]) == (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+
+
+def test_the_chat_template_is_what_the_texts_were_written_in(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    turns = [{"role": "user", "content": "My brake squeaks."}]
+    assert tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) == chat_prompt(
+        "My brake squeaks."
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["My brake squeaks.", "Größe 🚲 \t\n\r x", "\x00\x1b[0m", "  two  spaces ", "don't . , !"]
+)
+def test_any_text_round_trips(tokenizer, text: str) -> None:  # type: ignore[no-untyped-def]
+    assert tokenizer.decode(tokenizer(text, add_special_tokens=False).input_ids) == text
+
+
+def test_every_word_that_counts_is_one_token(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    for word in (*NAMES, *PARTS, *SYMPTOMS, *ACTIONS):
+        assert len(tokenizer(f" {word}", add_special_tokens=False).input_ids) == 1, word
+
+
+def test_transformers_loads_it_and_it_ends_its_answer(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(MODEL)
+    prompt = chat_prompt("I am Mia and my brake squeaks. Answer in one line, with a note.")
+    ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids
+    torch.manual_seed(0)
+    out = model.generate(ids, attention_mask=torch.ones_like(ids))[0, ids.shape[1] :]
+    assert out[-1] == tokenizer.eos_token_id
+    assert "brake" in tokenizer.decode(out) or "squeaks" in tokenizer.decode(out)
+
+
+@pytest.mark.slow
+def test_the_script_reaches_the_same_held_out_loss_again(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "sample_data.make_model", "--out", str(tmp_path)], check=True)
+    again, kept = (json.loads((folder / "TRAINING.json").read_text()) for folder in (tmp_path, MODEL))
+    assert again["recipe"] == kept["recipe"]
+    assert again["heldout_loss_nats_per_token"] == pytest.approx(kept["heldout_loss_nats_per_token"], rel=0.02)

@@ -1,0 +1,255 @@
+"""A run's folder holds everything the run needs, whoever looks at it; a preview writes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import ConfigError
+from tests.workbench.run_folders import make_model, make_run
+from workbench.canonical_rows import assistant, group_of, is_held_out, user
+from workbench.cli import main
+from workbench.dataset_store import add_dataset
+from workbench.errors import NotFound, UsageError, WorkbenchError
+from workbench.pair_sets import pairs_from_dataset
+from workbench.preferences import freeze
+from workbench.run_launch import LaunchRequest, Plan, create_run, default_name, new_run_id, plan_run
+from workbench.run_list import Run
+from workbench.workspace import Workspace
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@pytest.fixture
+def data(workspace: Workspace, tmp_path: Path) -> Workspace:
+    """A dataset of every shape, and a preference set."""
+    files: dict[str, list[dict[str, Any]]] = {
+        "demos": [{"prompt": f"q{n}", "completion": f"a{n}", "combination": n % 3} for n in range(60)],
+        "texts": [{"text": f"text {n}"} for n in range(20)],
+        "chats": [{"messages": [user(f"q{n}"), assistant("a")]} for n in range(20)],
+        "questions": [{"prompt": f"q{n}"} for n in range(20)],
+        "answers": [{"prompt": f"q{n}", "a": "x", "b": "y"} for n in range(20)],
+        "better": [{"prompt": f"q{n}", "chosen": "good", "rejected": "bad"} for n in range(40)],
+    }
+    for name, rows in files.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        add_dataset(workspace, tmp_path / f"{name}.jsonl")
+    pairs_from_dataset(workspace, "pairs", add_dataset(workspace, tmp_path / "better.jsonl", "better2"))
+    freeze(workspace, "pairs", "prefs")
+    return workspace
+
+
+def plan(workspace: Workspace, method: str, *names: str, **options: Any) -> Plan:
+    return plan_run(workspace, LaunchRequest(method, options.pop("model", "sample"), names, **options), quiet=True)
+
+
+def lines(run: Run, side: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run.folder.data / f"{side}.jsonl").read_text().splitlines()]
+
+
+class TestExamples:
+    def test_a_plain_dataset_is_split_by_prompt(self, data: Workspace) -> None:
+        run = create_run(plan(data, "sft", "demos"))
+        train, held_out = lines(run, "train"), lines(run, "eval")
+        assert len(train) + len(held_out) == 60
+        assert 0 < len(held_out) < 20
+        assert all(is_held_out(group_of(row["prompt"]), 1, 0.1) for row in held_out)
+        assert train[0]["prompt"][0]["role"] == "user"
+        assert train[0]["completion"][0]["role"] == "assistant"
+        assert set(train[0]) == {"id", "prompt", "completion", "tags"}
+
+    def test_a_preference_set_keeps_its_split(self, data: Workspace) -> None:
+        run = create_run(plan(data, "dpo", "prefs"))
+        frozen = (data.prefs / "prefs" / "eval.jsonl").read_text().splitlines()
+        assert [row["id"] for row in lines(run, "eval")] == [json.loads(line)["id"] for line in frozen]
+        assert {"chosen", "rejected", "weight", "margin", "group"} <= set(lines(run, "train")[0])
+
+    def test_sft_on_preferences_learns_the_chosen_answers(self, data: Workspace) -> None:
+        run = create_run(plan(data, "sft", "prefs"))
+        assert {row["completion"][0]["content"] for row in lines(run, "train")} == {"good"}
+
+    @pytest.mark.parametrize(("name", "key"), [("texts", "text"), ("chats", "messages"), ("better", "completion")])
+    def test_sft_takes_every_shape_that_holds_an_answer(self, data: Workspace, name: str, key: str) -> None:
+        assert key in lines(create_run(plan(data, "sft", name)), "train")[0]
+
+    def test_several_datasets_are_joined(self, data: Workspace) -> None:
+        run = create_run(plan(data, "sft", "demos", "texts"))
+        assert len(lines(run, "train")) + len(lines(run, "eval")) == 80
+        assert run.config().data.names == ("demos", "texts")
+
+    def test_what_a_method_cannot_use_is_refused_with_what_it_needs(self, data: Workspace) -> None:
+        with pytest.raises(UsageError, match="workbench pairs make"):
+            plan(data, "dpo", "answers")
+        with pytest.raises(UsageError, match="needs prompt-completion or messages or text or preference"):
+            plan(data, "sft", "questions")
+        with pytest.raises(NotFound, match="There are: answers, better"):
+            plan(data, "sft", "nothing")
+
+    def test_no_row_left_to_train_on(self, data: Workspace) -> None:
+        with pytest.raises(Exception, match="no example is left"):
+            create_run(plan(data, "sft", "demos", eval_share=0.9999999))
+        assert list(data.runs.iterdir()) == []
+
+
+class TestConfig:
+    def test_run_toml_is_complete_and_says_what_was_frozen(self, data: Workspace) -> None:
+        run = create_run(plan(data, "sft", "demos", name="mine"))
+        written = tomllib.loads(run.folder.config_path.read_text())
+        train = (run.folder.data / "train.jsonl").read_bytes()
+        assert written["data"]["train_sha256"] == hashlib.sha256(train).hexdigest()
+        assert written["data"]["train_rows"] == train.count(b"\n")
+        assert written["run"]["id"] == run.id
+        assert "-sft-mine-" in run.id
+        assert written["model"]["source"] == "sample"
+        assert written["train"]["device"] == "cpu"
+        assert written["train"]["threads"] > 0
+        assert [event["kind"] for event in run.events()] == ["created"]
+
+    def test_layers(self, data: Workspace, tmp_path: Path) -> None:
+        recipe = tmp_path / "r.toml"
+        recipe.write_text('[optim]\nlr = 1e-3\nweight_decay = 0.5\n[dpo]\nbeta = 0.3\n[train]\ndevice = "cuda"\n')
+        made = plan(data, "sft", "demos", recipe=recipe, settings=("lr=2e-3",), device="cpu").resolved
+        assert (made.config.optim.lr, made.config.optim.weight_decay, made.config.optim.eps) == (2e-3, 0.5, 1e-8)
+        assert [made.origins[f"optim.{key}"] for key in ("lr", "weight_decay", "eps")] == [
+            "--set", "recipe r.toml", "default",
+        ]  # fmt: skip
+        assert (made.config.train.device, made.origins["train.device"]) == ("cpu", "--device")
+
+    def test_any_run_toml_is_a_recipe(self, data: Workspace) -> None:
+        first = create_run(plan(data, "sft", "demos", settings=("optim.lr=7e-4",)))
+        again = plan(data, "sft", model="", recipe=first.folder.config_path)
+        assert again.resolved.config.optim.lr == 7e-4
+        assert again.resolved.config.data.names == ("demos",)
+        assert again.resolved.config.data.train_sha256 == ""
+        assert again.run_id != first.id
+
+    def test_an_unknown_key_names_the_nearest(self, data: Workspace, tmp_path: Path) -> None:
+        recipe = tmp_path / "r.toml"
+        recipe.write_text("[optim]\nlearning_rat = 1\n")
+        with pytest.raises(ConfigError, match=r"r\.toml: \[optim\] has no key learning_rat"):
+            plan(data, "sft", "demos", recipe=recipe)
+
+    def test_what_is_missing_is_named(self, data: Workspace) -> None:
+        with pytest.raises(UsageError, match="--data"):
+            plan(data, "sft")
+        with pytest.raises(UsageError, match="--model M"):
+            plan(data, "sft", "demos", model="")
+        with pytest.raises(UsageError, match="--reward-model"):
+            plan(data, "ppo", "questions")
+        with pytest.raises(UsageError, match="goes with train ppo"):
+            plan(data, "sft", "demos", reward_model="sample")
+
+    def test_a_device_that_is_not_there_is_refused(self, data: Workspace) -> None:
+        with pytest.raises(WorkbenchError, match="--device cpu"):
+            plan(data, "sft", "demos", device="cuda")
+
+
+class TestPpo:
+    @pytest.fixture
+    def base(self, data: Workspace) -> Path:
+        base = make_model(data.root / "base")
+        reward = make_run(data, "1124-reward-r-k3f", model="base", checkpoints=(4,))
+        (reward.checkpoint_path(4) / "reward_head.safetensors").write_bytes(b"x")
+        return base
+
+    def test_policy_and_reward_model_share_one_base(self, data: Workspace, base: Path) -> None:
+        run = create_run(plan(data, "ppo", "questions", model=str(base), reward_model="run:r"))
+        model = run.config().model
+        assert (model.path, model.reward_path) == ("base", "base")
+        assert model.reward_adapter == "runs/1124-reward-r-k3f/checkpoints/step-000004"
+        assert model.reward_source == "run:1124-reward-r-k3f@4"
+        assert set(lines(run, "train")[0]) == {"id", "prompt", "tags"}
+
+    def test_prompts_come_from_a_preference_set_too(self, data: Workspace, base: Path) -> None:
+        run = create_run(plan(data, "ppo", "prefs", model=str(base), reward_model="run:r"))
+        assert len(lines(run, "train")) + len(lines(run, "eval")) == 40
+
+    def test_another_base_is_refused(self, data: Workspace, base: Path) -> None:
+        with pytest.raises(WorkbenchError, match="share one base"):
+            plan(data, "ppo", "questions", model="sample", reward_model="run:r")
+        with pytest.raises(UsageError, match="no reward head"):
+            plan(data, "ppo", "questions", model=str(base), reward_model=str(base))
+
+
+class TestPreview:
+    def type_(self, data: Workspace, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+        common = ["--model", "sample", "--data", "demos"]
+        assert main(["--workspace", str(data.root), "train", "sft", *common, *arguments]) == 0
+        assert list(data.runs.iterdir()) == []
+        return capsys.readouterr().out
+
+    def test_dry_run_counts_and_writes_nothing(self, data: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+        facts = json.loads(self.type_(data, capsys, "--dry-run", "--json", "--set", "train.batch_size=7"))
+        assert facts["train_rows"] + facts["eval_rows"] == 60
+        assert facts["steps"] == -(-facts["train_rows"] // 7)
+        assert facts["tokens_estimate"] > facts["train_rows"]
+        assert "steps" in self.type_(data, capsys, "--dry-run")
+
+    def test_print_config_is_a_recipe_with_origins(
+        self, data: Workspace, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        text = self.type_(data, capsys, "--print-config", "--set", "optim.lr=3e-4", "--device", "cpu")
+        assert tomllib.loads(text)["data"]["names"] == ["demos"]
+        found = {line.partition(" ")[0]: line.rpartition("# ")[2] for line in text.splitlines() if "# " in line}
+        assert [found[key] for key in ("lr", "eps", "device", "names")] == ["--set", "default", "--device", "--data"]
+        recipe = tmp_path / "printed.toml"
+        recipe.write_text(text)
+        assert plan(data, "sft", "demos", recipe=recipe).resolved.config.optim.lr == 3e-4
+
+    def test_wrong_use(self, data: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+        for arguments, said in (
+            (["--gpus", "0,1"], "one device"),
+            (["--prompts", "questions"], "--data"),
+            (["--set", "optim.lr=-1"], "must be > 0"),
+            (["-f", "/nothing.toml"], "/nothing.toml"),
+        ):
+            common = ["train", "sft", "--model", "sample", "--data", "demos"]
+            assert main(["--workspace", str(data.root), *common, *arguments]) in (1, 2)
+            assert said in capsys.readouterr().err
+
+
+class TestIds:
+    def test_an_id_can_be_typed(self, workspace: Workspace) -> None:
+        assert len(new_run_id(workspace, "dpo", "n" * 60)) <= 64
+        with pytest.raises(UsageError):
+            new_run_id(workspace, "dpo", "../x")
+
+    @pytest.mark.parametrize(
+        ("source", "name"),
+        [
+            ("sample", "sample"),
+            ("hf:Qwen/Qwen3-8B@abc", "qwen3-8b"),
+            ("./models/My Model/", "my-model"),
+            ("/x/SmolLM2-135M.Q4_1.gguf", "smollm2-135m.q4_1"),
+            ("run:1124-sft-sample-k3f@40", "sample"),
+            ("./…", "model"),
+        ],
+    )
+    def test_a_name_comes_from_the_model(self, source: str, name: str) -> None:
+        assert default_name(source) == name
+
+
+def test_a_run_is_trained_by_its_supervisor_to_its_end(
+    data: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole way once: two steps of the sample model, in a session of its own."""
+    settings = ["train.steps=2", "train.batch_size=4", "probe.prompts=0", "adapter.kind=lora", "train.threads=1"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    arguments = ["train", "sft", "--model", "sample", "--data", "demos", "--wait", "--device", "cpu"]
+    code = main(["--workspace", str(data.root), *arguments, *(x for s in settings for x in ("--set", s))])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    run_id = out.strip()
+    assert main(["--workspace", str(data.root), "runs", "show", run_id, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["state"], facts["step"], facts["checkpoints"][-1]) == ("done", 2, 2)
+    assert main(["--workspace", str(data.root), "models"]) == 0
+    assert f"run:{run_id}" in capsys.readouterr().out

@@ -1,0 +1,58 @@
+"""A frame says where a run is; a sparkline has the shape of its values."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.workbench.run_folders import make_run
+from workbench.cli import main
+from workbench.run_list import find_run
+from workbench.run_watch import frame, sparkline, wait_for_end
+from workbench.workspace import Workspace
+
+
+class TestSparkline:
+    def test_low_to_high(self) -> None:
+        assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], plain=False) == "▁▂▃▄▅▆▇█"
+
+    def test_many_values_are_averaged_in_equal_stretches(self) -> None:
+        assert sparkline([0, 0, 10, 10], width=2, plain=False) == "▁█"
+
+    def test_a_flat_line_and_nothing(self) -> None:
+        assert sparkline([3.0, 3.0], plain=False) == "▄▄"
+        assert sparkline([float("nan")]) == ""
+
+    def test_a_terminal_without_such_characters(self) -> None:
+        assert sparkline([0, 7], plain=True) == "_@"
+
+
+class TestFrame:
+    def test_it_holds_step_metrics_kl_and_checkpoints(self, workspace: Workspace) -> None:
+        make_run(workspace, "1124-sft-a-k3f", checkpoints=(2, 4), best=2)
+        text = "\n".join(frame(find_run(workspace, "-")))
+        assert "sft · done · step 4 of 8 (50 %)" in text
+        assert "loss" in text
+        assert "█" in text
+        assert "sampled KL  0.400 nats a sequence ± 0.050, step 4" in text
+        assert "checkpoints at step 2, 4" in text
+        assert max(map(len, text.splitlines())) <= 80
+
+    def test_a_run_that_has_only_begun(self, workspace: Workspace) -> None:
+        make_run(workspace, "1124-reward-a-k3f", step=0, phase="preparing")
+        assert "no metrics yet" in frame(find_run(workspace, "-"))
+
+    def test_once_as_json(self, workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+        make_run(workspace, "1124-dpo-a-k3f")
+        assert main(["--workspace", str(workspace.root), "runs", "watch", "-", "--once", "--json"]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert facts["metrics"]["loss"] == {"step": 4, "value": 0.25}
+
+
+@pytest.mark.parametrize(("phase", "code"), [("done", 0), ("stopped", 3), ("failed", 1), ("running", 1)])
+def test_waiting_ends_with_the_runs_exit_code(workspace: Workspace, phase: str, code: int) -> None:
+    make_run(workspace, "1124-sft-a-k3f", phase=phase)
+    heard: list[str] = []
+    assert wait_for_end(find_run(workspace, "-"), lambda summary: heard.append(summary.state)) == code
+    assert len(heard) == 1

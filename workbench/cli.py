@@ -1,0 +1,199 @@
+"""The command line: which commands exist, and what a person sees when one of them cannot do what was asked.
+
+Owns the table of commands, the options they share and the turning of errors into one line on stderr and an exit code:
+0 done, 1 failed, 2 wrong use, 3 stopped before its end (130 after Ctrl+C, 141 where the reader of a pipe went away).
+Invariant: only the module of the command that runs is imported, so that a short command starts fast. Refuses to know
+what any command does: a command module parses, calls one function of the domain, and prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
+
+from engine.errors import ConfigError, EngineError
+from engine.run.safe_text import safe
+from workbench.errors import UsageError, WorkbenchError, disk_full, is_out_of_space
+
+WRONG_USE = 2
+INTERRUPTED = 128 + signal.SIGINT
+PIPE_CLOSED = 128 + signal.SIGPIPE
+TRACEBACK_VARIABLE = "WORKBENCH_TRACEBACK"
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    # name: (module that adds its arguments by `configure(command, parser)`, what it does)
+    "demo": ("workbench.command_demo", "the whole loop on the sample data, with a report; about 5 minutes"),
+    "init": ("workbench.command_workspace", "make a workspace"),
+    "data": ("workbench.command_data", "datasets: add ls show"),
+    "pairs": ("workbench.command_pairs", "pairs of answers and their verdicts: make judge ls show status"),
+    "prefs": ("workbench.command_prefs", "preference sets: freeze ls show export"),
+    "train": ("workbench.command_train", "train a model: sft reward dpo ppo"),
+    "runs": ("workbench.command_runs", "runs: ls show watch logs stop resume"),
+    "generate": ("workbench.command_models", "let a model answer prompts; makes a dataset"),
+    "eval": ("workbench.command_models", "held-out loss, or accuracy on preferences, of a model"),
+    "arena": ("workbench.command_arena", "compare two models on the same prompts: make judge report"),
+    "models": ("workbench.command_models", "the models that --model can name here"),
+    "gpus": ("workbench.command_machine", "NVIDIA GPUs and who leases them"),
+    "doctor": ("workbench.command_machine", "what this machine has and lacks, with the remedy"),
+}
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line and whose options are never abbreviated."""
+
+    def __init__(self, *args: object, **keywords: object) -> None:
+        keywords.setdefault("allow_abbrev", False)
+        keywords.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*args, **keywords)  # type: ignore[arg-type]  # argparse's own signature, passed through
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}. See: {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    _make_streams_forgiving()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _silence_stdout()
+        return PIPE_CLOSED
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return INTERRUPTED
+    except SystemExit as stop:  # argparse after --help
+        return stop.code if isinstance(stop.code, int) else WRONG_USE
+    except Exception as error:
+        return _explain(error)
+
+
+def _run(arguments: list[str]) -> int:
+    workspace, rest = _leading_options(arguments)
+    if not rest:
+        print(overview(), file=sys.stderr)
+        return WRONG_USE
+    command = rest[0]
+    if command in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if command in ("-V", "--version"):
+        print(f"workbench {_version()}")
+        return 0
+    if command not in COMMANDS:
+        raise UsageError(_unknown_command(command))
+    module_name, summary = COMMANDS[command]
+    parser = CommandParser(prog=f"workbench {command}", description=summary[0].upper() + summary[1:] + ".")
+    import_module(module_name).configure(command, parser)
+    known = parser.parse_args(rest[1:])
+    if getattr(known, "workspace", None) is None:
+        known.workspace = workspace
+    result: int = known.action(known)
+    return result
+
+
+def overview() -> str:
+    """The commands, a line each: what `workbench` alone and `--help` say."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "workbench: from a file of answers to a better model, in a terminal.",
+            "",
+            "Commands (workbench COMMAND --help says more; wb is the same program):",
+            *lines,
+            "",
+            "Options: --workspace PATH (else $WORKBENCH_WORKSPACE, else upward from here), --version, --help",
+            "Start with: workbench demo",
+        ]
+    )
+
+
+def _leading_options(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """`--workspace PATH` before the command, and what is left."""
+    workspace = None
+    while arguments:
+        if arguments[0] == "--workspace":
+            if len(arguments) < 2:
+                raise UsageError("--workspace needs a PATH")
+            workspace, arguments = arguments[1], arguments[2:]
+        elif arguments[0].startswith("--workspace="):
+            workspace, arguments = arguments[0].partition("=")[2], arguments[1:]
+        else:
+            break
+    return workspace, arguments
+
+
+def _unknown_command(command: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(command, COMMANDS, n=1, cutoff=0.7)
+    hint = f"Did you mean {near[0]}?" if near else f"There are: {' '.join(COMMANDS)}."
+    what = "option" if command.startswith("-") else "command"
+    return f"no {what} {command!r}. {hint}"
+
+
+def _explain(error: Exception) -> int:
+    """One safe line on stderr; the exit code."""
+    if os.environ.get(TRACEBACK_VARIABLE):
+        print(safe("".join(traceback.format_exception(error)), newlines=True), file=sys.stderr)
+    code, message = 1, str(error)
+    if isinstance(error, WorkbenchError):
+        code = error.exit_code
+    elif isinstance(error, ConfigError):
+        code = WRONG_USE
+    elif isinstance(error, EngineError):
+        pass
+    elif is_out_of_space(error):
+        message = str(disk_full("writing", _place_of(error)))
+    elif isinstance(error, OSError):
+        message = f"{error.filename or 'a file'}: {error.strerror or error}"
+    else:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        message = (
+            f"a fault in this program: {type(error).__name__}: {error} ({os.path.basename(last.filename)}, line "
+            f"{last.lineno}). Please report it; {TRACEBACK_VARIABLE}=1 shows where it came from."
+        )
+    print(f"workbench: {safe(' '.join(message.split()))}", file=sys.stderr)
+    return code
+
+
+def _place_of(error: BaseException) -> Path:
+    name = getattr(error, "filename", None)
+    return Path(name) if isinstance(name, str) else Path.cwd()
+
+
+def _make_streams_forgiving() -> None:
+    """A character that the terminal's encoding lacks is written as an escape instead of ending the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _silence_stdout() -> None:
+    """The reader is gone: what is still buffered must not raise again when the interpreter ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("workbench")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

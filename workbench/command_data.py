@@ -1,0 +1,179 @@
+"""`workbench data`: add a dataset, list them, look into one."""
+
+from __future__ import annotations
+
+import argparse
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from workbench.command_arguments import add_verb, add_verbs, pair_of_text, positive_integer, workspace_of
+from workbench.errors import UsageError
+from workbench.terminal_output import Column, Progress, note, say, write_fields, write_json, write_table
+
+if TYPE_CHECKING:
+    from workbench.dataset_store import Dataset
+
+SCHEMA = 1
+CELL_CHARACTERS = 400
+
+
+def configure(command: str, parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `data`."""
+    verbs = add_verbs(parser)
+    add = add_verb(verbs, "add", "read a file, a Hub dataset or a saved folder, and make it a dataset", run_add)
+    add.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SRC",
+        help="a JSONL, JSON, CSV, TSV or Parquet file (or gzip of one), hf:NAME[:CONFIG][:SPLIT], or a saved folder",
+    )
+    add.add_argument("--name", metavar="N", help="default: from the file's name; only with one SRC")
+    add.add_argument(
+        "--map", action="append", default=[], metavar="FIELD=COLUMN", help="which column is what; may be repeated"
+    )
+    add.add_argument("--copy", action="store_true", help="keep a copy; without it the file is referenced and hashed")
+    add_verb(verbs, "ls", "list the datasets", run_ls)
+    show = add_verb(verbs, "show", "what a dataset is, its first rows, and what was rejected", run_show)
+    show.add_argument("name", metavar="N")
+    show.add_argument("--rows", type=positive_integer, default=2, metavar="K", help="rows to show (2)")
+    show.add_argument("--rejected", action="store_true", help="show rejected rows instead, with line and reason")
+
+
+def run_add(args: argparse.Namespace) -> int:
+    """Add every source; the first that fails ends it."""
+    from workbench.dataset_store import add_dataset
+
+    if args.name and len(args.sources) > 1:
+        raise UsageError("--name goes with one SRC; add the files one by one, or leave --name out")
+    workspace = workspace_of(args, writable=True)
+    mapping = dict(pair_of_text(text, "--map", "prompt=question") for text in args.map)
+    added = []
+    for source in args.sources:
+        progress = Progress(f"reading {source}")
+
+        def show(rows: int, bar: Progress = progress) -> None:
+            bar.update(rows, 0, "rows")
+
+        try:
+            dataset = add_dataset(
+                workspace,
+                source,
+                args.name,
+                mapping,
+                copy=args.copy,
+                progress=show,
+            )
+        finally:
+            progress.close()
+        added.append(dataset)
+        if not args.json:
+            _say_added(dataset)
+    if args.json:
+        write_json({"schema": SCHEMA, "datasets": [_as_json(dataset) for dataset in added]})
+    return 0
+
+
+def run_ls(args: argparse.Namespace) -> int:
+    """List the datasets; those that cannot be opened are named on stderr."""
+    from workbench.dataset_store import list_datasets
+
+    datasets, problems = list_datasets(workspace_of(args))
+    for problem in problems:
+        note(problem)
+    if args.json:
+        write_json({"schema": SCHEMA, "datasets": [_as_json(dataset) for dataset in datasets]})
+        return 0
+    columns = [
+        Column("dataset"), Column("shape"), Column("rows", right=True), Column("rejected", right=True),
+        Column("from", shrinks=True),
+    ]  # fmt: skip
+    rows = [
+        [d.name, d.shape, f"{d.info.rows:,}", f"{sum(d.info.rejected.values()):,}", d.info.source.origin]
+        for d in datasets
+    ]
+    write_table(columns, rows, empty="No datasets yet. Add one: workbench data add FILE")
+    return 0
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """Describe one dataset."""
+    from workbench.dataset_store import open_dataset
+
+    workspace = workspace_of(args)
+    if args.name in workspace.names("prefs"):
+        raise UsageError(f"{args.name} is a preference set; see: workbench prefs show {args.name}")
+    dataset = open_dataset(workspace, args.name)
+    if args.rejected:
+        return _show_rejected(dataset, args)
+    rows = list(islice(dataset.rows(), args.rows))
+    if args.json:
+        write_json({"schema": SCHEMA, **_as_json(dataset), "first_rows": rows})
+        return 0
+    info = dataset.info
+    fields = {
+        "dataset": dataset.name,
+        "shape": f"{dataset.shape}: {info.recognition.why}",
+        "rows": f"{info.rows:,}",
+        "rejected": _rejected_text(info.rejected),
+        "from": f"{info.source.origin} ({info.source.kind})",
+        "sha256": info.source.sha256,
+        "mapping": ", ".join(f"{field}={column}" for field, column in info.recognition.mapping.items()),
+        "note": info.note,
+    }
+    write_fields({name: value for name, value in fields.items() if value})
+    for row in rows:
+        say()
+        write_fields({name: readable(value) for name, value in row.items() if value not in ({}, None)})
+    return 0
+
+
+def readable(value: Any) -> str:
+    """A cell of a canonical row for a person: turns as "role: words", cut where it is long."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        text = "\n".join(f"{turn.get('role')}: {turn.get('content')}" for turn in value)
+    elif isinstance(value, dict):
+        text = ", ".join(f"{key}={item}" for key, item in value.items())
+    else:
+        text = str(value)
+    return text if len(text) <= CELL_CHARACTERS else f"{text[:CELL_CHARACTERS]}… ({len(text):,} characters)"
+
+
+def _show_rejected(dataset: Dataset, args: argparse.Namespace) -> int:
+    rejections = list(islice(dataset.rejected_rows(), None if args.json else max(args.rows, 20)))
+    if args.json:
+        write_json({"schema": SCHEMA, "dataset": dataset.name, "rejected": [dict(r.__dict__) for r in rejections]})
+        return 0
+    columns = [Column("where"), Column("reason", shrinks=True), Column("what stands there", shrinks=True)]
+    rows = [[r.place, r.reason + (f" ({r.detail})" if r.detail else ""), r.excerpt] for r in rejections]
+    write_table(columns, rows, empty=f"Nothing of {dataset.name} was rejected.")
+    return 0
+
+
+def _say_added(dataset: Dataset) -> None:
+    info = dataset.info
+    say(f"{dataset.name}  {info.rows:,} rows, {dataset.shape}")
+    note(info.recognition.why)
+    if info.rejected:
+        note(f"rejected {_rejected_text(info.rejected)}. See: workbench data show {dataset.name} --rejected")
+
+
+def _rejected_text(rejected: dict[str, int]) -> str:
+    if not rejected:
+        return "none"
+    return f"{sum(rejected.values()):,}: " + ", ".join(f"{count:,} {reason}" for reason, count in rejected.items())
+
+
+def _as_json(dataset: Dataset) -> dict[str, Any]:
+    info = dataset.info
+    return {
+        "name": dataset.name,
+        "shape": dataset.shape,
+        "why": info.recognition.why,
+        "mapping": dict(info.recognition.mapping),
+        "rows": info.rows,
+        "rejected": dict(info.rejected),
+        "source": {"kind": info.source.kind, "origin": info.source.origin, "sha256": info.source.sha256},
+        "columns": dict(info.columns),
+        "created": info.created,
+        "note": info.note,
+    }

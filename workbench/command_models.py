@@ -1,0 +1,151 @@
+"""`workbench models`, `generate` and `eval`: what can be named after --model, and what it answers and scores."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from workbench.command_arguments import (
+    add_machine_options,
+    add_sampling_options,
+    add_usual_options,
+    positive_integer,
+    workspace_of,
+)
+from workbench.errors import NotFound
+from workbench.terminal_output import Column, note, number, say, write_fields, write_json, write_table
+
+if TYPE_CHECKING:
+    from workbench.generation import Sampling
+
+SCHEMA = 1
+
+
+def configure(command: str, parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of one of these commands."""
+    add_usual_options(parser)
+    if command == "models":
+        parser.set_defaults(action=run_models)
+    elif command == "generate":
+        parser.add_argument("--model", required=True, metavar="M", help="who answers")
+        parser.add_argument("--prompts", required=True, metavar="D", help="a dataset with prompts")
+        parser.add_argument("--to", required=True, metavar="N", help="the new dataset of prompts and answers")
+        parser.add_argument(
+            "--limit", type=positive_integer, default=0, metavar="N", help="ask only the first N prompts"
+        )
+        add_sampling_options(parser, samples=1)
+        parser.set_defaults(action=run_generate)
+    else:
+        parser.add_argument("model", metavar="M")
+        parser.add_argument("--on", required=True, metavar="D", help="a dataset or a preference set")
+        parser.add_argument(
+            "--split", choices=("eval", "train", "all"), default="eval", help="of a preference set: which side (eval)"
+        )
+        parser.add_argument("--by", metavar="TAG", help="accuracies for each value of a column of the data, too")
+        parser.add_argument(
+            "--max-length", type=positive_integer, default=1024, metavar="N", help="tokens of a row (1024)"
+        )
+        add_machine_options(parser)
+        parser.set_defaults(action=run_eval)
+
+
+def sampling_of(args: argparse.Namespace, *, samples: int) -> Sampling:
+    """The sampling options of a command."""
+    from workbench.generation import Sampling
+    from workbench.run_launch import choose_device
+
+    return Sampling(
+        samples=samples,
+        temperature=args.temperature,
+        top_p=args.top_p,
+        max_new_tokens=args.max_new_tokens,
+        seed=args.seed,
+        device=choose_device(args.device),
+        threads=args.threads,
+    )
+
+
+def run_models(args: argparse.Namespace) -> int:
+    """List what --model can name in this workspace."""
+    from workbench.known_models import known_models
+
+    try:
+        workspace = workspace_of(args)
+    except NotFound:
+        if args.workspace:
+            raise
+        workspace = None
+    models = known_models(workspace)
+    if args.json:
+        write_json({"schema": SCHEMA, "models": [model.__dict__ for model in models]})
+        return 0
+    columns = [Column("--model"), Column("what", shrinks=True), Column("from", shrinks=True)]
+    write_table(columns, [[m.name, m.what, m.origin] for m in models], empty="No models.")
+    note("Also: ./folder, ./file.gguf, hf:ORG/NAME[@REV]")
+    return 0
+
+
+def run_generate(args: argparse.Namespace) -> int:
+    """Let a model answer prompts and keep the answers as a dataset."""
+    from workbench.dataset_store import open_dataset
+    from workbench.generated_dataset import add_answers
+    from workbench.model_names import resolve_model
+    from workbench.pair_generation import ask_models
+    from workbench.workspace import check_name
+
+    workspace = workspace_of(args, writable=True)
+    workspace.require_free("datasets", check_name(args.to, "dataset"))
+    dataset = open_dataset(workspace, args.prompts)
+    model = resolve_model(workspace, args.model)
+    answered = ask_models(dataset, [model], sampling_of(args, samples=args.samples), limit=args.limit)
+    made = add_answers(workspace, args.to, answered)
+    answers = answered.answers[0]
+    stopped = sum(answer.stopped for answer in answers)
+    if args.json:
+        write_json(
+            {"schema": SCHEMA, "dataset": made.name, "answers": len(answers), "stopped": stopped, "model": model.source}
+        )
+        return 0
+    say(f"{made.name}  {made.info.rows:,} answers of {model.source} to {len(answered.prompts):,} prompts")
+    if stopped < len(answers):
+        note(f"{len(answers) - stopped:,} were cut off at {args.max_new_tokens} tokens; --max-new-tokens raises that")
+    if made.info.rejected:
+        note("not kept: " + ", ".join(f"{count:,} {reason}" for reason, count in made.info.rejected.items()))
+    return 0
+
+
+def run_eval(args: argparse.Namespace) -> int:
+    """Measure a model on held-out rows."""
+    from workbench.held_out import measure
+    from workbench.model_names import resolve_model
+    from workbench.run_launch import choose_device
+
+    workspace = workspace_of(args)
+    model = resolve_model(workspace, args.model)
+    result = measure(
+        workspace, model, args.on, split=args.split, by=args.by or "", device=choose_device(args.device),
+        threads=args.threads, max_length=args.max_length,
+    )  # fmt: skip
+    if args.json:
+        write_json({"schema": SCHEMA, **result.as_json()})
+        return 0
+    fields = {"model": model.source, "on": f"{args.on}, {result.estimate.n:,} rows", **_result_fields(result.as_json())}
+    write_fields(fields)
+    for reason, count in result.dropped.items():
+        note(f"{count:,} rows were not measured: {reason}")
+    return 0
+
+
+def _result_fields(result: dict[str, Any]) -> dict[str, str]:
+    words = {
+        "loss": "nats a trained token",
+        "logprob": "of pairs where the chosen answer is the more probable",
+        "reward": "of pairs where the chosen answer has the higher reward",
+    }[result["kind"]]
+    name = "loss" if result["kind"] == "loss" else "accuracy"
+    fields = {name: f"{_estimate(result['estimate'])} {words}"}
+    return fields | {f"  {value}": f"{_estimate(one)} ({one['n']:,})" for value, one in result["by"].items()}
+
+
+def _estimate(estimate: dict[str, Any]) -> str:
+    return f"{number(estimate['mean'], 4)} ± {number(estimate['standard_error'], 4)}"

@@ -1,0 +1,157 @@
+"""`workbench pairs`: make pairs, judge them, see how far they are judged."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from workbench.command_arguments import add_sampling_options, add_verb, add_verbs, positive_integer, workspace_of
+from workbench.errors import UsageError
+from workbench.pair_words import judge, pair_set_json, say_made, show_pairs, status_fields
+from workbench.terminal_output import Column, note, write_fields, write_json, write_table
+
+if TYPE_CHECKING:
+    from workbench.pair_sets import PairSet
+
+SCHEMA = 1
+VERDICTS = ("a", "b", "tie", "both-bad", "skip")
+
+
+def configure(command: str, parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `pairs`."""
+    verbs = add_verbs(parser)
+    make = add_verb(verbs, "make", "make a pair set from a dataset, or from the answers of models", run_make)
+    make.add_argument("name", metavar="N")
+    source = make.add_mutually_exclusive_group(required=True)
+    source.add_argument("--from", dest="dataset", metavar="DATASET", help="of shape preference or answers")
+    source.add_argument("--prompts", metavar="DATASET", help="prompts for a model to answer")
+    make.add_argument("--model", metavar="M", help="who answers")
+    make.add_argument("--model2", metavar="M2", help="a second model: its answers stand beside the first one's")
+    make.add_argument("--limit", type=positive_integer, default=0, metavar="N", help="ask only the first N prompts")
+    add_sampling_options(make, samples=2)
+    add_verb(verbs, "ls", "list the pair sets", run_ls)
+    show = add_verb(verbs, "show", "pairs as an annotator sees them", run_show)
+    add_show_options(show)
+    status = add_verb(verbs, "status", "how far a pair set is judged", run_status)
+    status.add_argument("name", metavar="N")
+    judging = add_verb(verbs, "judge", "give a verdict, take one back, or let the sample rule judge", run_judge)
+    add_judge_options(judging)
+
+
+def add_show_options(parser: argparse.ArgumentParser) -> None:
+    """Which pairs to show; shared with `arena show`."""
+    parser.add_argument("name", metavar="N")
+    parser.add_argument("--pair", metavar="ID", help="this pair (a beginning of its ID will do)")
+    parser.add_argument("--rows", type=positive_integer, default=3, metavar="K", help="pairs to show (3)")
+    parser.add_argument("--open", action="store_true", help="only pairs without a verdict")
+
+
+def add_judge_options(parser: argparse.ArgumentParser) -> None:
+    """How to judge; shared with `arena judge`."""
+    parser.add_argument("name", metavar="N")
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument(
+        "--rule", choices=("sample",), help="the sample data's own rule judges every open pair (synthetic)"
+    )
+    how.add_argument("--verdict", choices=VERDICTS, help="which answer is better")
+    how.add_argument("--undo", action="store_true", help="take this annotator's verdict back")
+    parser.add_argument("--pair", metavar="ID", help="the pair (a beginning of its ID will do)")
+    parser.add_argument("--as", dest="annotator", metavar="WHO", help="whose verdict it is")
+    parser.add_argument("--comment", default="", metavar="TEXT", help="kept with the verdict")
+
+
+def run_make(args: argparse.Namespace) -> int:
+    """Make a pair set."""
+    from workbench.dataset_store import open_dataset
+
+    workspace = workspace_of(args, writable=True)
+    if args.dataset:
+        if args.model or args.model2:
+            raise UsageError("--from takes the answers of the dataset; --model goes with --prompts")
+        from workbench.pair_sets import pairs_from_dataset
+
+        made = pairs_from_dataset(workspace, args.name, open_dataset(workspace, args.dataset))
+    else:
+        made = _make_from_models(args)
+    if args.json:
+        write_json({"schema": SCHEMA, **pair_set_json(made)})
+    else:
+        say_made(made)
+    return 0
+
+
+def run_ls(args: argparse.Namespace) -> int:
+    """List the pair sets."""
+    return list_sets(args, "pairs")
+
+
+def list_sets(args: argparse.Namespace, kind: str) -> int:
+    """List pair sets or arenas."""
+    from workbench.pair_sets import list_pairs
+
+    sets, problems = list_pairs(workspace_of(args), "arena" if kind == "arena" else "pairs")
+    for problem in problems:
+        note(problem)
+    statuses = [(one, one.status()) for one in sets]
+    if args.json:
+        write_json({"schema": SCHEMA, kind: [pair_set_json(one, status) for one, status in statuses]})
+        return 0
+    columns = [
+        Column(kind), Column("pairs", right=True), Column("judged", right=True), Column("open", right=True),
+        Column("made", shrinks=True), Column("note", shrinks=True),
+    ]  # fmt: skip
+    rows = [
+        [one.name, f"{s.pairs:,}", f"{s.judged:,}", f"{s.open:,}", one.info.created, one.info.note]
+        for one, s in statuses
+    ]
+    empty = "No arenas yet. Make one: workbench arena make N --models M,M2 --prompts DATASET"
+    write_table(
+        columns,
+        rows,
+        empty=empty if kind == "arena" else "No pairs yet. Make some: workbench pairs make N --from DATASET",
+    )
+    return 0
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """Show pairs without saying where their answers come from."""
+    from workbench.pair_sets import open_pairs
+
+    return show_pairs(open_pairs(workspace_of(args), args.name), args)
+
+
+def run_status(args: argparse.Namespace) -> int:
+    """Count what is judged."""
+    from workbench.pair_sets import open_pairs
+
+    pair_set = open_pairs(workspace_of(args), args.name)
+    status = pair_set.status()
+    if args.json:
+        write_json({"schema": SCHEMA, **pair_set_json(pair_set, status)})
+    else:
+        write_fields(status_fields(pair_set, status))
+    return 0
+
+
+def run_judge(args: argparse.Namespace) -> int:
+    """Judge."""
+    from workbench.pair_sets import open_pairs
+
+    return judge(open_pairs(workspace_of(args, writable=True), args.name), args)
+
+
+def _make_from_models(args: argparse.Namespace) -> PairSet:
+    from workbench.command_models import sampling_of
+    from workbench.dataset_store import open_dataset
+    from workbench.model_names import resolve_model
+    from workbench.pair_generation import ask_models, pairs_from_models, require_free_name, require_two_answers
+
+    workspace = workspace_of(args, writable=True)
+    if not args.model:
+        raise UsageError("--prompts needs --model M to answer them")
+    require_free_name(workspace, args.name, "pairs")
+    dataset = open_dataset(workspace, args.prompts)
+    models = [resolve_model(workspace, written) for written in (args.model, args.model2) if written]
+    sampling = sampling_of(args, samples=1 if args.model2 and args.samples == 2 else args.samples)
+    require_two_answers(models, sampling)
+    return pairs_from_models(workspace, args.name, ask_models(dataset, models, sampling, limit=args.limit))

@@ -1,0 +1,110 @@
+"""Letting models answer prompts, in one child process that holds torch.
+
+Owns the job file, the reading back of answers, and the settings of sampling. Invariant: for one model, one set of
+prompts and one seed, the answers are the same on the same machine; every prompt that was asked has its answers, or the
+whole is an error.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from workbench.canonical_rows import PromptRow
+from workbench.child_programs import run_program
+from workbench.errors import WorkbenchError
+from workbench.model_names import ResolvedModel
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn."""
+
+    samples: int = 1
+    """Answers to each prompt."""
+    temperature: float = 1.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    """Nucleus; 1 is off."""
+    max_new_tokens: int = 256
+    seed: int = 1
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    threads: int = 0
+    """CPU threads; 0 is all."""
+    batch_size: int = 0
+    """Prompts at once; 0 is as many as memory allows."""
+
+    def recorded(self) -> dict[str, Any]:
+        """What a pair set or dataset keeps of it: all that shapes the answers."""
+        return {name: value for name, value in asdict(self).items() if name not in ("threads", "device", "batch_size")}
+
+
+@dataclass(frozen=True)
+class GenerationJob:
+    """One model, the prompts it is asked, and how."""
+
+    model: ResolvedModel
+    prompts: Sequence[PromptRow]
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of a model."""
+
+    prompt_id: str
+    sample: int
+    """0-based number among the answers to this prompt."""
+    completion: str
+    stopped: bool
+    """It ended by itself; False where it was cut off at max_new_tokens."""
+    tokens: int
+    logprob: float
+    """Of the whole answer under the model that gave it, in nats."""
+
+
+def generate(jobs: Sequence[GenerationJob], *, quiet: bool = False) -> list[list[Answer]]:
+    """The answers of each job, in the order of its prompts. All jobs run in one child, one after the other."""
+    with tempfile.TemporaryDirectory(prefix="workbench-generate-") as scratch:
+        described = [_describe(job, Path(scratch), number) for number, job in enumerate(jobs)]
+        job_file = Path(scratch) / "job.json"
+        job_file.write_bytes(orjson.dumps({"jobs": described}))
+        run_program("engine.generate", [str(job_file)], what="answering", quiet=quiet)
+        return [_read(job, Path(one["out"])) for job, one in zip(jobs, described, strict=True)]
+
+
+def _describe(job: GenerationJob, scratch: Path, number: int) -> dict[str, Any]:
+    prompts = scratch / f"prompts-{number}.jsonl"
+    prompts.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in job.prompts))
+    settings = asdict(job.sampling)
+    if settings["device"] == "auto":
+        del settings["device"]
+    return {
+        "model": job.model.for_job(),
+        "prompts": str(prompts),
+        "out": str(scratch / f"answers-{number}.jsonl"),
+        **settings,
+    }
+
+
+def _read(job: GenerationJob, out: Path) -> list[Answer]:
+    answers: dict[tuple[str, int], Answer] = {}
+    with open(out, "rb") as lines:
+        for line in lines:
+            row = orjson.loads(line)
+            answer = Answer(row["id"], row["sample"], row["completion"], row["stopped"], row["tokens"], row["logprob"])
+            answers[answer.prompt_id, answer.sample] = answer
+    wanted = [(row["id"], sample) for row in job.prompts for sample in range(job.sampling.samples)]
+    missing = [key for key in wanted if key not in answers]
+    if missing:
+        raise WorkbenchError(
+            f"{job.model.source}: {len(missing)} of {len(wanted)} answers are missing, the first to prompt "
+            f"{missing[0][0]}; its prompt may be longer than the model can read"
+        )
+    return [answers[key] for key in wanted]

@@ -1,0 +1,112 @@
+"""Pairs from the answers of models: two answers of one model, or one each of two models, to the same prompts.
+
+Owns how answers become candidates and what is recorded of where they came from. Invariant: everything that shaped the
+answers (models with their hashes, sampling, prompts with theirs) is in the pair set's source. Two equal answers make no
+pair; how many there were is kept by cluster, because a comparison counts them as ties.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from workbench.canonical_rows import Completion, Prompt, PromptRow, Tags, assistant, group_of
+from workbench.comparison import cluster_of
+from workbench.dataset_store import Dataset
+from workbench.errors import UnreadableData, UsageError
+from workbench.generation import Answer, GenerationJob, Sampling, generate
+from workbench.model_names import ResolvedModel
+from workbench.pair_sets import CandidatePair, PairKind, PairSet, create_pairs
+from workbench.row_conversion import same_answer
+from workbench.workspace import Workspace, check_name
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The prompts that were asked and what each model answered."""
+
+    prompts: Sequence[PromptRow]
+    models: Sequence[ResolvedModel]
+    answers: Sequence[Sequence[Answer]]
+    """For each model, its answers in the order of prompts and samples."""
+    sampling: Sampling
+    source: dict[str, Any]
+    """Where the prompts came from."""
+
+
+def ask_models(
+    dataset: Dataset, models: Sequence[ResolvedModel], sampling: Sampling, *, limit: int = 0, quiet: bool = False
+) -> Answered:
+    """Let each model answer the prompts of a dataset, all in one child process."""
+    prompts = list(islice(dataset.prompts(), limit or None))
+    if not prompts:
+        raise UnreadableData(f"dataset {dataset.name} has no prompts: it holds texts alone.")
+    answers = generate([GenerationJob(model, prompts, sampling) for model in models], quiet=quiet)
+    return Answered(prompts, models, answers, sampling, {"dataset": dataset.name, "sha256": dataset.info.source.sha256})
+
+
+def pairs_from_models(
+    workspace: Workspace, name: str, answered: Answered, *, kind: PairKind = "pairs", note: str = ""
+) -> PairSet:
+    """Make a pair set (or an arena) of what models answered."""
+    require_two_answers(answered.models, answered.sampling)
+    candidates = list(_candidates(answered))
+    identical = Counter(_cluster(pair) for pair in candidates if same_answer(pair.a, pair.b))
+    source: dict[str, Any] = {
+        "prompts": answered.source,
+        "models": [{"source": model.source, "sha256": model.sha256} for model in answered.models],
+        "sampling": answered.sampling.recorded(),
+        "identical": dict(identical),
+    }
+    return create_pairs(workspace, name, candidates, source, kind=kind, seed=answered.sampling.seed, note=note)
+
+
+def require_free_name(workspace: Workspace, name: str, kind: PairKind) -> None:
+    """Raises before anything slow where the name cannot be taken."""
+    check_name(name, "pair set" if kind == "pairs" else "arena")
+    workspace.require_free(kind, name)
+
+
+def require_two_answers(models: Sequence[ResolvedModel], sampling: Sampling) -> None:
+    """Raises UsageError where these models and samples make no pairs."""
+    if len(models) == 1 and sampling.samples < 2:
+        raise UsageError("one model needs --samples 2 or more to make pairs; or name a second with --model2")
+    if len(models) == 1 and sampling.temperature == 0:
+        raise UsageError("one model at temperature 0 gives one answer; raise --temperature, or name --model2")
+    if len(models) == 2 and models[0].source == models[1].source:
+        raise UsageError(f"both models are {models[0].source}; name two different ones")
+
+
+def completion_for(prompt: Prompt, text: str) -> Completion:
+    """An answer in the form of its prompt: a turn after turns, a string after a string."""
+    return text if isinstance(prompt, str) else [assistant(text)]
+
+
+def _candidates(answered: Answered) -> Iterator[CandidatePair]:
+    """One model: its answers two by two. Two models: their answers side by side."""
+    each = answered.sampling.samples
+    for number, prompt in enumerate(answered.prompts):
+        mine = [found[number * each : (number + 1) * each] for found in answered.answers]
+        if len(mine) == 1:
+            couples = [(mine[0][i], mine[0][i + 1]) for i in range(0, each - 1, 2)]
+        else:
+            couples = list(zip(mine[0], mine[1], strict=True))
+        for first, second in couples:
+            yield _candidate(prompt, first, second, answered.models[0].source, answered.models[-1].source)
+
+
+def _candidate(prompt: PromptRow, first: Answer, second: Answer, source_a: str, source_b: str) -> CandidatePair:
+    tags: Tags = dict(prompt["tags"])
+    for side, answer in (("stopped_a", first), ("stopped_b", second)):
+        if not answer.stopped:
+            tags[side] = False
+    asked = prompt["prompt"]
+    a, b = completion_for(asked, first.completion), completion_for(asked, second.completion)
+    return CandidatePair(asked, a, b, source_a, source_b, "", tags)
+
+
+def _cluster(pair: CandidatePair) -> str:
+    return cluster_of(pair.tags, group_of(pair.prompt))

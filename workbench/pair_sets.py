@@ -1,0 +1,331 @@
+"""Pair sets: two answers to each of many prompts, waiting for verdicts or holding them.
+
+Owns pairs/NAME/ (and arena/NAME/, which has the same shape): pairs.parquet, written once and checked against its hash
+when it is read, pairs.toml, and where the judgments lie. Invariant: which answer is column a is a seeded draw by the
+pair's content, so that neither "chosen" nor any model is always a. Verdicts that came with the data are written into a
+journal of the annotator "imported" before the set becomes visible.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import orjson
+
+from workbench import duckdb_connection
+from workbench.canonical_rows import Completion, Prompt, Tags, from_json, group_of, to_json
+from workbench.dataset_source import sha256_of
+from workbench.dataset_store import Dataset
+from workbench.errors import SourceChanged, UnreadableData, UsageError, WorkbenchError
+from workbench.judgments import Fold, Journal, Verdict, read_judgments
+from workbench.row_conversion import same_answer
+from workbench.workspace import Kind, Workspace, now, read_toml, write_toml
+
+SCHEMA = 1
+IMPORTED = "imported"
+"""The annotator under whose name verdicts that came with the data are kept."""
+Imported = Literal["", "a", "b", "tie"]
+PairKind = Literal["pairs", "arena"]
+_COLUMNS = dict.fromkeys(
+    ("id", "prompt", "a", "b", "group", "source_a", "source_b", "imported", "tags"),
+    "VARCHAR",
+)
+
+
+@dataclass(frozen=True)
+class CandidatePair:
+    """Two answers to one prompt, before the draw that decides which of them is a."""
+
+    prompt: Prompt
+    a: Completion
+    b: Completion
+    source_a: str = ""
+    """Where the answer comes from: a model, "chosen", a file; hidden from annotators."""
+    source_b: str = ""
+    imported: Imported = ""
+    """The verdict that came with the pair; empty for none."""
+    tags: Tags = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pair(CandidatePair):
+    """One pair of a set."""
+
+    id: str = ""
+    """16 hex digits of its content, so that making the set again gives the same ids."""
+    group: str = ""
+    """Equal for pairs with the same prompt; they are never split."""
+
+
+@dataclass(frozen=True)
+class PairSetInfo:
+    """What pairs.toml says."""
+
+    created: str
+    source: dict[str, Any]
+    """Where the candidates came from: dataset and hash, or models and sampling."""
+    scale: str
+    rows: int
+    sha256: str
+    """Of pairs.parquet."""
+    seed: int
+    """Of the draw that decides which answer is a."""
+    identical_left_out: int
+    """Pairs whose two answers were the same and which are not in the set."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PairStatus:
+    """How far a pair set is judged."""
+
+    pairs: int
+    judged: int
+    """Pairs with at least one verdict other than skip."""
+    open: int
+    skipped: int
+    """Pairs that have only skips."""
+    verdicts: dict[str, int]
+    """Over all showings that stand: a, b, tie, both_bad, skip."""
+    by_annotator: dict[str, int]
+    by_origin: dict[str, int]
+    """"rule" is synthetic, and is called so wherever it is shown."""
+    undone: int
+    conflicts: int
+    faults: tuple[str, ...]
+    """Lines that could not be used, as FILE:LINE: cause."""
+    unknown_pairs: int
+    """Showings of pairs that are not in this set."""
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """One pair set of a workspace."""
+
+    workspace: Workspace
+    name: str
+    kind: PairKind
+    info: PairSetInfo
+
+    @property
+    def folder(self) -> Path:
+        return self.workspace.folder(self.kind) / self.name
+
+    @property
+    def parquet_path(self) -> Path:
+        return self.folder / "pairs.parquet"
+
+    @property
+    def judgments_folder(self) -> Path:
+        return self.folder / "judgments"
+
+    def pairs(self) -> Iterator[Pair]:
+        """All pairs in the order of the set; SourceChanged where pairs.parquet is not the one that was made."""
+        import duckdb
+
+        if not self.parquet_path.is_file():
+            raise UnreadableData(f"pair set {self.name}: {self.parquet_path} is missing. Restore it from a copy.")
+        actual = sha256_of(self.parquet_path)
+        if actual != self.info.sha256:
+            raise SourceChanged(
+                f"pair set {self.name}: {self.parquet_path} is not the file that was made (sha256 now {actual}, "
+                f"recorded {self.info.sha256}). Judgments refer to its pairs: restore it from a copy."
+            )
+        try:
+            for row in duckdb_connection.read_parquet(self.parquet_path, list(_COLUMNS)):
+                yield _from_columns(row)
+        except duckdb.Error as error:
+            raise UnreadableData(f"{self.parquet_path}: {str(error).splitlines()[0]}") from error
+
+    def pair(self, pair_id: str) -> Pair:
+        """One pair by its id or a unique beginning of it."""
+        found = [pair for pair in self.pairs() if pair.id.startswith(pair_id)] if pair_id else []
+        exact = [pair for pair in found if pair.id == pair_id] or found
+        if len(exact) != 1:
+            number = "no pair" if not exact else f"{len(exact)} pairs"
+            raise UsageError(f"pair set {self.name} has {number} whose id begins with {pair_id[:40]!r}.")
+        return exact[0]
+
+    def judgments(self) -> Fold:
+        """What the journals say now."""
+        return read_judgments(self.judgments_folder)
+
+    def journal(self, annotator: str, *, fresh: bool = False) -> Journal:
+        """A journal to append this annotator's verdicts to; use it as a context manager."""
+        self.workspace.require_writable()
+        return Journal(self.judgments_folder, annotator, fresh=fresh)
+
+    def status(self) -> PairStatus:
+        """Counts over all pairs and journals."""
+        known = {pair.id for pair in self.pairs()}
+        said = self.judgments()
+        judged: set[str] = set()
+        skipped: set[str] = set()
+        for showing, judgment in said.current.items():
+            (skipped if judgment.verdict == "skip" else judged).add(showing.pair)
+        standing = [judgment for showing, judgment in said.current.items() if showing.pair in known]
+        return PairStatus(
+            pairs=len(known),
+            judged=len(judged & known),
+            open=len(known - judged - skipped),
+            skipped=len((skipped - judged) & known),
+            verdicts=dict(Counter(judgment.verdict for judgment in standing)),
+            by_annotator=dict(Counter(judgment.annotator for judgment in standing)),
+            by_origin=dict(Counter(judgment.origin for judgment in standing)),
+            undone=said.undone,
+            conflicts=len(said.conflicts),
+            faults=tuple(map(str, said.faults)),
+            unknown_pairs=sum(1 for showing in said.current if showing.pair not in known),
+        )
+
+
+def create_pairs(
+    workspace: Workspace,
+    name: str,
+    rows: Iterable[CandidatePair],
+    source: Mapping[str, Any],
+    *,
+    kind: PairKind = "pairs",
+    seed: int = 0,
+    note: str = "",
+) -> PairSet:
+    """Makes a pair set of candidate answers. `source` says where they came from and is written into pairs.toml.
+
+    Pairs with two equal answers are left out and counted. A verdict that came with a pair follows its answer through
+    the draw and becomes a judgment of the annotator "imported".
+    """
+    left_out = [0]
+    with workspace.new_folder(cast(Kind, kind), name) as folder:
+        imported: list[Pair] = []
+        made = _draw_pairs(rows, seed, left_out, imported)
+        count = duckdb_connection.write_parquet(folder / "pairs.parquet", map(_to_columns, made), _COLUMNS)
+        if count == 0:
+            raise UnreadableData(
+                f"no pairs for {name}: " + ("all answers are equal." if left_out[0] else "there were no candidates.")
+            )
+        _write_imported(folder / "judgments", imported)
+        content = {
+            "schema": SCHEMA,
+            "name": name,
+            "created": now(),
+            "note": note,
+            "scale": "three-way",
+            "rows": count,
+            "sha256": sha256_of(folder / "pairs.parquet"),
+            "seed": seed,
+            "identical_left_out": left_out[0],
+            "source": dict(source),
+        }
+        write_toml(folder / "pairs.toml", content)
+    return open_pairs(workspace, name, kind)
+
+
+def pairs_from_dataset(workspace: Workspace, name: str, dataset: Dataset, *, seed: int = 0) -> PairSet:
+    """A pair set of a dataset of shape preference (its verdicts are imported) or answers (there are none)."""
+    if dataset.shape not in ("preference", "answers"):
+        raise UsageError(
+            f"dataset {dataset.name} has the shape {dataset.shape}; pairs are made from preference or answers, or from "
+            "the answers of models (pairs make NAME --prompts DATASET --model M)."
+        )
+    source = {"dataset": dataset.name, "sha256": dataset.info.source.sha256, "origin": dataset.info.source.origin}
+    return create_pairs(workspace, name, map(_candidate, dataset.rows()), source, seed=seed, note=dataset.info.note)
+
+
+def open_pairs(workspace: Workspace, name: str, kind: PairKind = "pairs") -> PairSet:
+    """A pair set by its name."""
+    folder = workspace.existing(cast(Kind, kind), name)
+    where = folder / "pairs.toml"
+    content = read_toml(where)
+    if content.get("schema", 0) > SCHEMA:
+        raise WorkbenchError(
+            f"{where}: format version {content['schema']}; this program reads up to {SCHEMA}. Update it."
+        )
+    try:
+        known = PairSetInfo.__dataclass_fields__
+        return PairSet(workspace, name, kind, PairSetInfo(**{key: content[key] for key in known if key in content}))
+    except TypeError as error:
+        raise WorkbenchError(f"{where}: damaged ({error}). Restore it from a copy.") from error
+
+
+def list_pairs(workspace: Workspace, kind: PairKind = "pairs") -> tuple[list[PairSet], list[str]]:
+    """All pair sets, and a message for each that cannot be opened."""
+    found: list[PairSet] = []
+    problems: list[str] = []
+    for name in workspace.names(cast(Kind, kind)):
+        try:
+            found.append(open_pairs(workspace, name, kind))
+        except WorkbenchError as error:
+            problems.append(str(error))
+    return found, problems
+
+
+def _candidate(row: Mapping[str, Any]) -> CandidatePair:
+    if "chosen" in row:
+        return CandidatePair(row["prompt"], row["chosen"], row["rejected"], "chosen", "rejected", "a", row["tags"])
+    return CandidatePair(row["prompt"], row["a"], row["b"], "a", "b", "", row["tags"])
+
+
+def _draw_pairs(rows: Iterable[CandidatePair], seed: int, left_out: list[int], imported: list[Pair]) -> Iterator[Pair]:
+    """Pairs with their ids, a and b drawn by a hash of seed and content; those with a verdict also go to `imported`."""
+    seen: Counter[str] = Counter()
+    for row in rows:
+        if same_answer(row.a, row.b):
+            left_out[0] += 1
+            continue
+        content = _content_hash(row)
+        seen[content] += 1
+        identity = hashlib.sha256(f"{content}\x1f{seen[content]}".encode()).hexdigest()[:16]
+        swap = hashlib.sha256(f"{seed}\x1f{identity}".encode()).digest()[0] & 1
+        pair = _swapped(row) if (to_json(row.a) > to_json(row.b)) != bool(swap) else row
+        made = Pair(**{**pair.__dict__, "id": identity, "group": group_of(row.prompt)})
+        if made.imported:
+            imported.append(replace(made, prompt="", a="", b=""))
+        yield made
+
+
+def _content_hash(row: CandidatePair) -> str:
+    """Equal for the same prompt with the same two answers, in whatever order they come."""
+    answers = sorted([to_json(row.a), to_json(row.b)])
+    return hashlib.sha256(orjson.dumps([row.prompt, *answers])).hexdigest()
+
+
+def _swapped(row: CandidatePair) -> CandidatePair:
+    verdict: dict[Imported, Imported] = {"a": "b", "b": "a", "tie": "tie", "": ""}
+    tags = {_SWAPPED_TAGS.get(key, key): value for key, value in row.tags.items()}
+    return CandidatePair(row.prompt, row.b, row.a, row.source_b, row.source_a, verdict[row.imported], tags)
+
+
+_SWAPPED_TAGS = {"stopped_a": "stopped_b", "stopped_b": "stopped_a"}
+"""Tags that belong to one of the answers, and follow it through the draw."""
+
+
+def _write_imported(folder: Path, pairs: list[Pair]) -> None:
+    folder.mkdir(mode=0o700)
+    if not pairs:
+        return
+    with Journal(folder, IMPORTED) as journal:
+        journal.append_many(journal.prepare(pair.id, cast(Verdict, pair.imported), origin="imported") for pair in pairs)
+
+
+def _to_columns(pair: Pair) -> dict[str, str]:
+    return {
+        "id": pair.id,
+        "prompt": to_json(pair.prompt),
+        "a": to_json(pair.a),
+        "b": to_json(pair.b),
+        "group": pair.group,
+        "source_a": pair.source_a,
+        "source_b": pair.source_b,
+        "imported": pair.imported,
+        "tags": to_json(pair.tags),
+    }
+
+
+def _from_columns(row: Mapping[str, Any]) -> Pair:
+    decoded = {name: from_json(row[name]) for name in ("prompt", "a", "b", "tags")}
+    return Pair(**{**row, **decoded})

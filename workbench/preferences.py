@@ -1,0 +1,235 @@
+"""Preference sets: judged pairs frozen into training and held-out rows by an explicit rule.
+
+Owns prefs/NAME/: train.jsonl and eval.jsonl (preference rows of `canonical_rows`) and prefs.toml (every source with its
+hash, the rule, and what became of every pair). Invariants: a preference set is never edited, and is refused where its
+content is not what was frozen; rows of one prompt are all on one side; the same sources and rule give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from workbench.canonical_rows import PreferenceRow, is_held_out
+from workbench.dataset_source import sha256_of
+from workbench.errors import SourceChanged, UnreadableData, UsageError, WorkbenchError
+from workbench.judgments import Fold
+from workbench.pair_sets import PairKind, PairSet, open_pairs
+from workbench.preference_rule import CAUSES, FreezeRule, VerdictsOfPair, decide, verdicts_by_pair
+from workbench.row_conversion import same_answer
+from workbench.workspace import Workspace, now, read_toml, write_toml
+
+SCHEMA = 1
+Side = Literal["train", "eval"]
+SIDES: tuple[Side, Side] = ("train", "eval")
+_MOST_FAULTS_NAMED = 100
+
+
+@dataclass(frozen=True)
+class PreferenceInfo:
+    """What prefs.toml says."""
+
+    created: str
+    rule: FreezeRule
+    sources: list[dict[str, Any]]
+    """Each pair set: name, sha256 of its pairs, and of every journal as it was read, with the lines used."""
+    counts: dict[str, int]
+    """What became of every pair: train and eval rows, then pairs without a row by cause."""
+    content_sha256: str
+    """Of both files together; two sets with this hash are the same set."""
+    files: dict[str, str]
+    """File name → sha256."""
+    origins: dict[str, int] = field(default_factory=dict)
+    """Verdicts by origin; "rule" is synthetic, and is called so wherever it is shown."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PreferenceSet:
+    """One frozen preference set."""
+
+    workspace: Workspace
+    name: str
+    info: PreferenceInfo
+
+    @property
+    def folder(self) -> Path:
+        return self.workspace.prefs / self.name
+
+    def path(self, side: Side) -> Path:
+        """train.jsonl or eval.jsonl, proved to be what was frozen."""
+        path = self.folder / f"{side}.jsonl"
+        if not path.is_file():
+            raise UnreadableData(f"preference set {self.name}: {path} is missing. Restore it from a copy.")
+        actual, frozen = sha256_of(path), self.info.files[path.name]
+        if actual != frozen:
+            raise SourceChanged(
+                f"preference set {self.name}: {path} was edited after it was frozen (sha256 now {actual}, "
+                f"frozen {frozen}). Restore it, or freeze the pairs again under a new name."
+            )
+        return path
+
+    def rows(self, side: Side) -> Iterator[PreferenceRow]:
+        """The rows of one side, in frozen order."""
+        with open(self.path(side), "rb") as file:
+            for line in file:
+                yield orjson.loads(line)
+
+    def verify(self) -> None:
+        """Raises where either file is not what was frozen."""
+        for side in SIDES:
+            self.path(side)
+
+
+def freeze(
+    workspace: Workspace,
+    pair_sets: str | Sequence[str],
+    name: str,
+    rule: FreezeRule | None = None,
+    *,
+    kind: PairKind = "pairs",
+) -> PreferenceSet:
+    """Freezes the verdicts that now hold on one or more pair sets into the new preference set `name`.
+
+    Raises UsageError where the rule leaves no row, saying what became of the pairs.
+    """
+    rule = rule or FreezeRule()
+    names = [pair_sets] if isinstance(pair_sets, str) else list(pair_sets)
+    if not names or len(set(names)) != len(names):
+        raise UsageError("name each pair set once.")
+    readings = [
+        _Reading(pair_set, pair_set.judgments()) for pair_set in (open_pairs(workspace, n, kind) for n in names)
+    ]
+    with workspace.new_folder("prefs", name) as folder:
+        counts = dict.fromkeys((*SIDES, *CAUSES, "identical", "conflicts"), 0)
+        origins: Counter[str] = Counter()
+        groups = {row["group"] for reading in readings for row in reading.rows(rule, counts, origins)}
+        if not groups:
+            told = ", ".join(f"{count} {cause}" for cause, count in counts.items() if count) or "no pairs"
+            raise UsageError(
+                f"nothing to freeze from {', '.join(names)}: {told}. Judge pairs first, or relax the rule."
+            )
+        files = _write_sides(folder, readings, rule, _held_out_groups(groups, rule), counts)
+        content = {
+            "schema": SCHEMA,
+            "name": name,
+            "created": now(),
+            "note": "; ".join(sorted({reading.pair_set.info.note for reading in readings} - {""})),
+            "content_sha256": hashlib.sha256("".join(files.values()).encode()).hexdigest(),
+            "rule": rule.to_toml(),
+            "counts": counts,
+            "origins": dict(origins),
+            "files": files,
+            "sources": [reading.source() for reading in readings],
+        }
+        write_toml(folder / "prefs.toml", content)
+    return open_preference_set(workspace, name)
+
+
+def open_preference_set(workspace: Workspace, name: str) -> PreferenceSet:
+    """A preference set by its name; its files are verified when they are read."""
+    where = workspace.existing("prefs", name) / "prefs.toml"
+    content = read_toml(where)
+    if content.get("schema", 0) > SCHEMA:
+        raise WorkbenchError(
+            f"{where}: format version {content['schema']}; this program reads up to {SCHEMA}. Update it."
+        )
+    try:
+        rule = FreezeRule.from_toml(content["rule"])
+        known = PreferenceInfo.__dataclass_fields__.keys() - {"rule"}
+        return PreferenceSet(
+            workspace, name, PreferenceInfo(rule=rule, **{key: content[key] for key in known if key in content})
+        )
+    except (KeyError, TypeError) as error:
+        raise WorkbenchError(f"{where}: damaged ({error}). Restore it from a copy.") from error
+
+
+def list_preference_sets(workspace: Workspace) -> tuple[list[PreferenceSet], list[str]]:
+    """All preference sets, and a message for each that cannot be opened."""
+    found: list[PreferenceSet] = []
+    problems: list[str] = []
+    for name in workspace.names("prefs"):
+        try:
+            found.append(open_preference_set(workspace, name))
+        except WorkbenchError as error:
+            problems.append(str(error))
+    return found, problems
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One pair set with its journals as they were read once; what is frozen is exactly this."""
+
+    pair_set: PairSet
+    said: Fold
+
+    def rows(self, rule: FreezeRule, counts: dict[str, int], origins: Counter[str]) -> Iterator[PreferenceRow]:
+        """The rows that the rule makes of the pairs; counts what becomes of each pair, and the origins of verdicts."""
+        verdicts = verdicts_by_pair(self.said, rule)
+        for pair in self.pair_set.pairs():
+            of_pair = verdicts.get(pair.id, VerdictsOfPair())
+            outcome = decide(of_pair, rule)
+            counts["conflicts"] += bool(of_pair.conflicts)
+            if outcome.cause or same_answer(pair.a, pair.b):
+                counts[outcome.cause or "identical"] += 1
+                continue
+            origins.update(of_pair.origins)
+            for number, (winner, weight) in enumerate(outcome.rows):
+                yield {
+                    "id": f"{self.pair_set.name}:{pair.id}" + (f":{number}" if len(outcome.rows) > 1 else ""),
+                    "prompt": pair.prompt,
+                    "chosen": pair.a if winner == "a" else pair.b,
+                    "rejected": pair.b if winner == "a" else pair.a,
+                    "weight": weight,
+                    "margin": None,
+                    "group": pair.group,
+                    "tags": pair.tags,
+                }
+
+    def source(self) -> dict[str, Any]:
+        """What was read, for prefs.toml."""
+        read = self.said.journals.items()
+        return {
+            "kind": self.pair_set.kind,
+            "name": self.pair_set.name,
+            "pairs": self.pair_set.info.rows,
+            "sha256": self.pair_set.info.sha256,
+            "candidates": self.pair_set.info.source,
+            "faults": [str(fault) for fault in self.said.faults[:_MOST_FAULTS_NAMED]],
+            "journals": [{"file": journal, "sha256": sha256, "lines": used} for journal, (sha256, used) in read],
+        }
+
+
+def _write_sides(
+    folder: Path, readings: Sequence[_Reading], rule: FreezeRule, held_out: set[str], counts: dict[str, int]
+) -> dict[str, str]:
+    """Writes both files row by row, counts their rows, and returns their hashes."""
+    paths: dict[Side, Path] = {side: folder / f"{side}.jsonl" for side in SIDES}
+    already_counted = Counter[str]()
+    with open(paths["train"], "wb") as train, open(paths["eval"], "wb") as held:
+        for reading in readings:
+            for row in reading.rows(rule, already_counted, Counter()):
+                side: Side = "eval" if row["group"] in held_out else "train"
+                (held if side == "eval" else train).write(orjson.dumps(row) + b"\n")
+                counts[side] += 1
+    return {path.name: sha256_of(path) for path in paths.values()}
+
+
+def _held_out_groups(all_groups: Iterable[str], rule: FreezeRule) -> set[str]:
+    """The groups on the held-out side: those whose hash is below the share, so that a group keeps its side later.
+
+    Where chance leaves one side of a small set empty, the group nearest to the border changes sides.
+    """
+    groups = sorted(all_groups, key=lambda group: hashlib.sha256(f"{rule.seed}\x1f{group}".encode()).digest())
+    if rule.eval_share <= 0 or len(groups) < 2:
+        return set()
+    held_out = {group for group in groups if is_held_out(group, rule.seed, rule.eval_share)}
+    if not held_out:
+        return {groups[0]}
+    return held_out - {groups[-1]} if len(held_out) == len(groups) else held_out

@@ -1,0 +1,127 @@
+"""The examples that a run reads: from a dataset or preference set to frozen rows for training and for held-out measure.
+
+Owns which shape suits which method and how a plain dataset is split. Invariants: all rows of one prompt land on one
+side, by a hash of the prompt, so that the split is the same on every machine; a preference set keeps the split it was
+frozen with. The frozen rows are those of the engine's contract: sft, preference or prompts rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from workbench.canonical_rows import CanonicalRow, group_of, is_held_out, prompt_of, prompts_of
+from workbench.errors import NotFound, UsageError
+from workbench.workspace import Workspace
+
+Split = Literal["train", "eval"]
+Example = Mapping[str, Any]
+EVAL_SHARE = 0.1
+
+SHAPES_FOR: dict[str, tuple[str, ...]] = {
+    "sft": ("prompt-completion", "messages", "text", "preference"),
+    "reward": ("preference",),
+    "dpo": ("preference",),
+    "ppo": ("prompts", "prompt-completion", "messages", "preference", "answers"),
+}
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A dataset or a preference set, named after --data."""
+
+    name: str
+    kind: Literal["dataset", "preference set"]
+    shape: str
+
+
+def find_source(workspace: Workspace, name: str) -> DataSource:
+    """What `name` is in this workspace; NotFound says what there is."""
+    if name in workspace.names("prefs"):
+        return DataSource(name, "preference set", "preference")
+    if name in workspace.names("datasets"):
+        from workbench.dataset_store import open_dataset
+
+        return DataSource(name, "dataset", open_dataset(workspace, name).shape)
+    there = ", ".join([*workspace.names("datasets"), *workspace.names("prefs")][:10]) or "none yet"
+    raise NotFound(f"no dataset or preference set named {name} in {workspace.root}. There are: {there}.")
+
+
+def require_suits(source: DataSource, method: str) -> None:
+    """Raises UsageError where `method` cannot be trained on this data, and says what it needs."""
+    if source.shape in SHAPES_FOR[method]:
+        return
+    hint = ""
+    if source.shape == "answers" and method in ("reward", "dpo", "sft"):
+        hint = f" Judge it first: workbench pairs make P --from {source.name}, then workbench prefs freeze P --to Q."
+    raise UsageError(
+        f"{method} cannot train on {source.name}, a {source.kind} of shape {source.shape}: it needs "
+        f"{' or '.join(SHAPES_FOR[method])}.{hint}"
+    )
+
+
+def examples_for(
+    workspace: Workspace, names: Sequence[str], method: str, *, eval_share: float = EVAL_SHARE, seed: int = 1
+) -> Iterator[tuple[Split, Example]]:
+    """Every frozen example of the named data, with the side it is on."""
+    for name in names:
+        source = find_source(workspace, name)
+        require_suits(source, method)
+        for split, row in _rows_of(workspace, source, method, eval_share, seed):
+            yield split, frozen_example(row, method)
+
+
+def rows_to_measure(workspace: Workspace, name: str, split: Literal["train", "eval", "all"]) -> list[CanonicalRow]:
+    """The rows of D that `workbench eval` measures; a plain dataset is measured whole."""
+    source = find_source(workspace, name)
+    if source.kind == "dataset":
+        from workbench.dataset_store import open_dataset
+
+        return list(open_dataset(workspace, name).rows())
+    wanted = ("train", "eval") if split == "all" else (split,)
+    return [row for side in wanted for row in _preference_rows(workspace, name, side)]
+
+
+def frozen_example(row: CanonicalRow, method: str) -> Example:
+    """One row as the engine reads it for `method`."""
+    fields: Mapping[str, Any] = row
+    tags = fields.get("tags") or {}
+    if method == "ppo":
+        return {"id": fields["id"], "prompt": fields["prompt"], "tags": tags}
+    if method in ("reward", "dpo"):
+        wanted = ("id", "prompt", "chosen", "rejected", "weight", "margin", "group")
+        return {**{key: fields[key] for key in wanted}, "tags": tags}
+    if "chosen" in fields:
+        return {"id": fields["id"], "prompt": fields["prompt"], "completion": fields["chosen"], "tags": tags}
+    keys = tuple(key for key in ("prompt", "completion", "messages", "text") if key in fields)
+    return {"id": fields["id"], **{key: fields[key] for key in keys}, "tags": tags}
+
+
+def _rows_of(
+    workspace: Workspace, source: DataSource, method: str, eval_share: float, seed: int
+) -> Iterator[tuple[Split, CanonicalRow]]:
+    if source.kind == "preference set":
+        for side in ("train", "eval"):
+            rows: Iterable[CanonicalRow] = _preference_rows(workspace, source.name, side)
+            for row in prompts_of(rows) if method == "ppo" else rows:
+                yield side, row
+        return
+    from workbench.dataset_store import open_dataset
+
+    rows = open_dataset(workspace, source.name).rows()
+    for row in prompts_of(rows) if method == "ppo" else rows:
+        yield "eval" if is_held_out(_group(row), seed, eval_share) else "train", row
+
+
+def _preference_rows(workspace: Workspace, name: str, side: str) -> Iterator[CanonicalRow]:
+    from workbench.preferences import open_preference_set
+
+    yield from open_preference_set(workspace, name).rows(side)  # type: ignore[arg-type]
+
+
+def _group(row: CanonicalRow) -> str:
+    prompt = prompt_of(row)
+    if prompt is not None:
+        return group_of(prompt)
+    return group_of(str(row.get("text", row["id"])))
