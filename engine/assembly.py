@@ -117,7 +117,7 @@ def _reward_adapter(config: RunConfig, folder: RunFolder, base_folder: Path) -> 
     if not config.model.reward_adapter:
         raise ConfigError(
             '[model] reward_adapter is empty: PPO needs a reward model trained with adapter.kind = "lora" over the '
-            "same base as the policy. Train one with `workbench train reward --model M`, then pass --reward-model run:ID"
+            "same base as the policy. Train one with `workbench train reward --model M`, then name it with --reward-model"
         )
     reward_base = in_workspace(folder, config.model.reward_path)
     if reward_base.resolve() != base_folder.resolve():

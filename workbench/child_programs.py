@@ -72,6 +72,8 @@ def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     environment = dict(os.environ)
     paths = [str(_ROOT), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    # As for a run's worker: threads that spin take the core from whatever else the machine does.
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment.update(extra or {})
     return environment
 

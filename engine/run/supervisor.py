@@ -95,6 +95,9 @@ class _Supervision:
         self._inbox = inbox
         self._leases: HeldLocks | None = None
         self._environment = dict(os.environ)
+        # Threads that spin while they wait for each other take the core from the one that works: on a machine shared
+        # with anything else that made a step up to ten times slower.
+        self._environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         self._attempt_number = 0
         self._last_failure: tuple[object, ...] = ()
 

@@ -12,3 +12,9 @@ from workbench.workspace import Workspace, init
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     return init(tmp_path / "ws")
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashes and converted models are remembered in a folder of the tests, never in the person's own cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
