@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -27,6 +28,7 @@ from engine.run.durable_files import fsync_folder
 
 MANIFEST = "MANIFEST.json"
 TRAINER = "trainer"
+_NAME = re.compile(r"step-(\d{6,})")
 
 
 def save_checkpoint(
@@ -112,7 +114,7 @@ def quarantine(folder: Path) -> Path:
 
 def newest_valid(checkpoints: Path, on_fault: Callable[[str, str], None]) -> Path | None:
     """The newest checkpoint that verifies; faulty ones are moved aside and told to `on_fault(name, what)`."""
-    for folder in sorted(checkpoints.glob("step-??????"), reverse=True):
+    for folder in reversed(_folders(checkpoints)):
         fault = fault_of(folder)
         if fault is None:
             return folder
@@ -133,9 +135,9 @@ def prune(checkpoints: Path, *, keep: int, best_step: int | None) -> list[int]:
 
     Nothing is deleted before the newest one has been read again and verified. Returns the steps deleted.
     """
-    for leftover in checkpoints.glob("step-??????.tmp-*"):
+    for leftover in checkpoints.glob("step-*.tmp-*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    folders = sorted(checkpoints.glob("step-??????"))
+    folders = _folders(checkpoints)
     if not folders or fault_of(folders[-1]) is not None:
         return []
     spared = {f.name for f in folders[-max(1, keep) :]}
@@ -152,6 +154,12 @@ def prune(checkpoints: Path, *, keep: int, best_step: int | None) -> list[int]:
 def folder_name(step: int) -> str:
     """step-000200 for 200."""
     return f"step-{step:06d}"
+
+
+def _folders(checkpoints: Path) -> list[Path]:
+    """Checkpoint folders by step, ascending, whole or not."""
+    found = [(int(m[1]), folder) for folder in checkpoints.glob("step-*") if (m := _NAME.fullmatch(folder.name))]
+    return [folder for _, folder in sorted(found)]
 
 
 def _sync(file: Path) -> None:

@@ -35,7 +35,7 @@ class Reporter:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._metrics = MetricsWriter(folder.metrics_path, status.attempt)
-        self._reserve = folder.path / ".reserve"
+        self._reserve = folder.reserve_path
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def start(self) -> None:
@@ -64,6 +64,10 @@ class Reporter:
     def metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append the one line of a step to metrics.jsonl."""
         self._metrics.write(step, dict(metrics))
+
+    def sync_metrics(self) -> None:
+        """Make the lines so far survive a power cut, as the checkpoint that follows them does."""
+        self._metrics.sync()
 
     def resumed_from(self, step: int) -> None:
         """Mark that lines of earlier attempts beyond `step` no longer count."""

@@ -220,6 +220,7 @@ class TrainingLoop:
         if step == self._saved_step:
             return True
         self._reporter.status(phase="checkpointing")
+        self._reporter.sync_metrics()
         try:
             folder = save_checkpoint(
                 self._folder.checkpoints,

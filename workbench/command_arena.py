@@ -34,7 +34,7 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
 
 def run_make(args: argparse.Namespace) -> int:
     """Ask both models and make the arena."""
-    from workbench.command_models import sampling_of
+    from workbench.command_models import note_too_long, sampling_of
     from workbench.dataset_store import open_dataset
     from workbench.model_names import resolve_model
     from workbench.pair_generation import ask_models, pairs_from_models, require_free_name, require_two_answers
@@ -49,6 +49,7 @@ def run_make(args: argparse.Namespace) -> int:
     sampling = sampling_of(args, samples=args.samples)
     require_two_answers(models, sampling)
     answered = ask_models(dataset, models, sampling, limit=args.limit)
+    note_too_long(answered.source)
     made = pairs_from_models(workspace, args.name, answered, kind="arena")
     if args.json:
         write_json({"schema": SCHEMA, **pair_set_json(made)})

@@ -65,6 +65,12 @@ def sampling_of(args: argparse.Namespace, *, samples: int) -> Sampling:
     )
 
 
+def note_too_long(source: dict[str, Any]) -> None:
+    """Say how many prompts left a model no room to answer."""
+    if source.get("too_long"):
+        note(f"{source['too_long']:,} of {source['asked']:,} prompts were left out: too long for the model's window")
+
+
 def run_models(args: argparse.Namespace) -> int:
     """List what --model can name in this workspace."""
     from workbench.known_models import known_models
@@ -101,6 +107,7 @@ def run_generate(args: argparse.Namespace) -> int:
     made = add_answers(workspace, args.to, answered)
     answers = answered.answers[0]
     stopped = sum(answer.stopped for answer in answers)
+    note_too_long(answered.source)
     if args.json:
         write_json(
             {"schema": SCHEMA, "dataset": made.name, "answers": len(answers), "stopped": stopped, "model": model.source}

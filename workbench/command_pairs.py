@@ -141,7 +141,7 @@ def run_judge(args: argparse.Namespace) -> int:
 
 
 def _make_from_models(args: argparse.Namespace) -> PairSet:
-    from workbench.command_models import sampling_of
+    from workbench.command_models import note_too_long, sampling_of
     from workbench.dataset_store import open_dataset
     from workbench.model_names import resolve_model
     from workbench.pair_generation import ask_models, pairs_from_models, require_free_name, require_two_answers
@@ -154,4 +154,6 @@ def _make_from_models(args: argparse.Namespace) -> PairSet:
     models = [resolve_model(workspace, written) for written in (args.model, args.model2) if written]
     sampling = sampling_of(args, samples=1 if args.model2 and args.samples == 2 else args.samples)
     require_two_answers(models, sampling)
-    return pairs_from_models(workspace, args.name, ask_models(dataset, models, sampling, limit=args.limit))
+    answered = ask_models(dataset, models, sampling, limit=args.limit)
+    note_too_long(answered.source)
+    return pairs_from_models(workspace, args.name, answered)

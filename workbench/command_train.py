@@ -20,12 +20,15 @@ METHODS = {
     "dpo": "direct preference optimisation",
     "ppo": "proximal policy optimisation against a reward model",
 }
+FOLLOW_EVERY_S = 5.0
 EXAMPLES = """\
 examples:
   workbench train sft --model sample --data demonstrations
   workbench train dpo -f recipe.toml --model run:1124-sft-sample-k3f --data prefs --set dpo.beta=0.2
   workbench train ppo --model run:ID --reward-model run:ID2 --prompts questions --wait
 
+A bare name after --model is `sample`, else a run (ID, name or beginning of an ID),
+else a folder or .gguf file here. run:ID alone is the best checkpoint, or the last.
 A recipe is a partial run.toml; any run.toml is one. --print-config shows every key.
 exit codes of --wait, --follow and --foreground: 0 done, 1 failed, 3 stopped before its end
 """
@@ -116,7 +119,9 @@ def launch(run: Run, args: argparse.Namespace, *, gpu: int | None) -> int:
     import sys
 
     sys.stdout.flush()
-    code = wait_for_end(run, (lambda summary: note(progress_line(summary))) if args.follow else None)
+    code = wait_for_end(
+        run, (lambda summary: note(progress_line(summary))) if args.follow else None, every_s=FOLLOW_EVERY_S
+    )
     if code != 0:
         state = run.state()
         note(f"run {run.id}: {state.state}{f': {state.reason}' if state.reason else ''}")

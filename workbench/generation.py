@@ -1,8 +1,7 @@
 """Letting models answer prompts, in one child process that holds torch.
 
 Owns the job file, the reading back of answers, and the settings of sampling. Invariant: for one model, one set of
-prompts and one seed, the answers are the same on the same machine; every prompt that was asked has its answers, or the
-whole is an error.
+prompts and one seed, the answers are the same on the same machine; a prompt has all its answers or none.
 """
 
 from __future__ import annotations
@@ -70,7 +69,10 @@ class Answer:
 
 
 def generate(jobs: Sequence[GenerationJob], *, quiet: bool = False) -> list[list[Answer]]:
-    """The answers of each job, in the order of its prompts. All jobs run in one child, one after the other."""
+    """The answers of each job, in the order of its prompts. All jobs run in one child, one after the other.
+
+    A prompt that leaves no room in the model's window has no answers; without any answer it is a WorkbenchError.
+    """
     with tempfile.TemporaryDirectory(prefix="workbench-generate-") as scratch:
         described = [_describe(job, Path(scratch), number) for number, job in enumerate(jobs)]
         job_file = Path(scratch) / "job.json"
@@ -100,11 +102,11 @@ def _read(job: GenerationJob, out: Path) -> list[Answer]:
             row = orjson.loads(line)
             answer = Answer(row["id"], row["sample"], row["completion"], row["stopped"], row["tokens"], row["logprob"])
             answers[answer.prompt_id, answer.sample] = answer
-    wanted = [(row["id"], sample) for row in job.prompts for sample in range(job.sampling.samples)]
-    missing = [key for key in wanted if key not in answers]
-    if missing:
+    asked = [row["id"] for row in job.prompts]
+    whole = [one for one in asked if all((one, sample) in answers for sample in range(job.sampling.samples))]
+    if not whole:
         raise WorkbenchError(
-            f"{job.model.source}: {len(missing)} of {len(wanted)} answers are missing, the first to prompt "
-            f"{missing[0][0]}; its prompt may be longer than the model can read"
+            f"{job.model.source}: none of {len(asked)} prompts was answered: they leave no room for "
+            f"{job.sampling.max_new_tokens} tokens in the model's window; lower --max-new-tokens"
         )
-    return [answers[key] for key in wanted]
+    return [answers[one, sample] for one in whole for sample in range(job.sampling.samples)]

@@ -26,7 +26,7 @@ from workbench.workspace import Workspace, check_name
 
 @dataclass(frozen=True)
 class Answered:
-    """The prompts that were asked and what each model answered."""
+    """The prompts that every model answered, and the answers."""
 
     prompts: Sequence[PromptRow]
     models: Sequence[ResolvedModel]
@@ -34,18 +34,29 @@ class Answered:
     """For each model, its answers in the order of prompts and samples."""
     sampling: Sampling
     source: dict[str, Any]
-    """Where the prompts came from."""
+    """Where the prompts came from, how many were asked, and how many left a model no room to answer."""
 
 
 def ask_models(
     dataset: Dataset, models: Sequence[ResolvedModel], sampling: Sampling, *, limit: int = 0, quiet: bool = False
 ) -> Answered:
-    """Let each model answer the prompts of a dataset, all in one child process."""
+    """Let each model answer the prompts of a dataset, all in one child process.
+
+    Prompts that leave a model no room for an answer are left out for all models and counted.
+    """
     prompts = list(islice(dataset.prompts(), limit or None))
     if not prompts:
         raise UnreadableData(f"dataset {dataset.name} has no prompts: it holds texts alone.")
-    answers = generate([GenerationJob(model, prompts, sampling) for model in models], quiet=quiet)
-    return Answered(prompts, models, answers, sampling, {"dataset": dataset.name, "sha256": dataset.info.source.sha256})
+    found = generate([GenerationJob(model, prompts, sampling) for model in models], quiet=quiet)
+    by_all = set.intersection(*({answer.prompt_id for answer in answers} for answers in found))
+    source = {
+        "dataset": dataset.name,
+        "sha256": dataset.info.source.sha256,
+        "asked": len(prompts),
+        "too_long": sum(prompt["id"] not in by_all for prompt in prompts),
+    }
+    kept = [[answer for answer in answers if answer.prompt_id in by_all] for answers in found]
+    return Answered([prompt for prompt in prompts if prompt["id"] in by_all], models, kept, sampling, source)
 
 
 def pairs_from_models(

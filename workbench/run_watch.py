@@ -114,15 +114,22 @@ def progress_line(summary: RunSummary) -> str:
     return "  ".join(part for part in parts if part)
 
 
-def wait_for_end(run: Run, on_change: Callable[[RunSummary], None] | None = None, *, poll_s: float = POLL_S) -> int:
-    """Block until the run has ended; its exit code (0 done, 3 stopped, 1 else). `on_change` hears of every new step."""
-    seen: tuple[str, int] | None = None
+def wait_for_end(
+    run: Run, on_change: Callable[[RunSummary], None] | None = None, *, every_s: float = 1.0, poll_s: float = POLL_S
+) -> int:
+    """Block until the run has ended; its exit code (0 done, 3 stopped, 1 else).
+
+    `on_change` hears of every new state at once, and of new steps at most every `every_s` seconds.
+    """
+    state, step, told = "", -1, -math.inf
     while True:
         summary = summarise(run)
-        if on_change is not None and (summary.state, summary.step) != seen:
-            seen = summary.state, summary.step
+        over = summary.state not in ALIVE
+        due = summary.step != step and time.monotonic() - told >= every_s
+        if on_change is not None and (summary.state != state or due):
+            state, step, told = summary.state, summary.step, time.monotonic()
             on_change(summary)
-        if summary.state not in ALIVE:
+        if over:
             return exit_code_of(summary.state)
         time.sleep(poll_s)
 

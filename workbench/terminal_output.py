@@ -11,6 +11,7 @@ import json
 import math
 import shutil
 import sys
+import textwrap
 import time
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -74,18 +75,21 @@ def write_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, emp
 
 def write_fields(fields: Mapping[str, str]) -> None:
     """Aligned `name  value` lines on stdout."""
-    for line in field_lines(fields):
+    for line in field_lines(fields, line_width()):
         print(line)
 
 
-def field_lines(fields: Mapping[str, str]) -> list[str]:
-    """Aligned `name  value` lines, safe for a terminal; a value of several lines is indented."""
+def field_lines(fields: Mapping[str, str], width: int = 0) -> list[str]:
+    """Aligned `name  value` lines, safe for a terminal; a value of several lines is indented.
+
+    With a `width`, long values go on in the next line between words; a path or hash is never broken.
+    """
     widest = max((len(name) for name in fields), default=0)
     lines = []
     for name, value in fields.items():
-        first, *rest = value.split("\n")
-        lines.append(f"{safe(name):<{widest}}{GAP}{safe(first)}".rstrip())
-        lines += [f"{'':<{widest}}{GAP}{safe(line)}".rstrip() for line in rest]
+        shown = [part for line in value.split("\n") for part in _wrapped(safe(line), width - widest - len(GAP))]
+        lines.append(f"{safe(name):<{widest}}{GAP}{shown[0]}".rstrip())
+        lines += [f"{'':<{widest}}{GAP}{line}".rstrip() for line in shown[1:]]
     return lines
 
 
@@ -207,6 +211,12 @@ def without_nonfinite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [without_nonfinite(item) for item in value]
     return value
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    if width < NARROWEST // 2 or len(text) <= width:
+        return [text]
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [text]
 
 
 def _pad(text: str, width: int, right: bool) -> str:

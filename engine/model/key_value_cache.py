@@ -21,18 +21,26 @@ _ATTENTION_KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
 class PreallocatedCache(Cache):
-    """The cache of one batch: prefilled once, then one token a row and step."""
+    """The cache of one batch: prefilled group by group, then one token a row and step."""
 
-    def __init__(self, config: Any, *, expand_B: torch.Tensor, capacity: int) -> None:
-        """Row b of the cache begins as row expand_B[b] of the prefill, so equal prompts are worked once.
+    def __init__(self, config: Any, *, rows: int, prompt_columns: int, capacity: int) -> None:
+        """Prompts end in column `prompt_columns` - 1; `capacity` is the number of columns.
 
         Raises ModelError for a model that keeps more than keys and values (state-space and hybrid layers).
         """
         other = set(getattr(config, "layer_types", None) or []) - _ATTENTION_KINDS
         if other:
             raise ModelError(f"layers of kind {', '.join(sorted(other))} cannot be sampled from: only attention can")
-        layers = [_Layer(expand_B, capacity) for _ in range(int(config.num_hidden_layers))]
+        layers = [_Layer(rows, prompt_columns, capacity) for _ in range(int(config.num_hidden_layers))]
         super().__init__(layers=layers)
+
+    def prefill(self, rows_B: torch.Tensor | None, expand_B: torch.Tensor | None) -> None:
+        """What the next forward pass computes fills rows `rows_B`: row rows_B[i] from row expand_B[i] of the pass.
+
+        So equal prompts are worked once. None, None ends the prefill.
+        """
+        for layer in self.layers:
+            layer.rows_B, layer.expand_B = rows_B, expand_B
 
     def keep_rows(self, kept: list[int], *, first_column: int) -> None:
         """Row r becomes what row kept[r] >= r was; columns before `first_column` are forgotten."""
@@ -45,30 +53,32 @@ class PreallocatedCache(Cache):
 class _Layer(CacheLayerMixin):
     is_sliding = False
 
-    def __init__(self, expand_B: torch.Tensor, capacity: int) -> None:
+    def __init__(self, rows: int, prompt_columns: int, capacity: int) -> None:
         super().__init__()
-        self._expand_B = expand_B
+        self.rows_B: torch.Tensor | None = None
+        self.expand_B: torch.Tensor | None = None
         self._capacity = capacity
-        self._rows = int(expand_B.shape[0])
+        self._rows = rows
         self._first = 0
-        self._length = 0
+        self._length = prompt_columns
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         shape = (self._rows, key_states.shape[1], self._capacity)
-        self.keys = key_states.new_empty(*shape, key_states.shape[-1])
-        self.values = value_states.new_empty(*shape, value_states.shape[-1])
+        # Columns of padding are masked, but nothing times the weight 0 is 0 only for numbers: memory may hold NaN.
+        self.keys = key_states.new_zeros(*shape, key_states.shape[-1])
+        self.values = value_states.new_zeros(*shape, value_states.shape[-1])
         self.is_initialized = True
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write new tokens, return (R, h, K, d) of all of them; the prefill gets back what it gave."""
-        added = key_states.shape[2]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self.keys[:, :, :added] = key_states.index_select(0, self._expand_B)
-            self.values[:, :, :added] = value_states.index_select(0, self._expand_B)
-            self._length = added
+        added = key_states.shape[2]
+        if self.rows_B is not None:
+            for block, new in ((self.keys, key_states), (self.values, value_states)):
+                block[self.rows_B, :, self._length - added : self._length] = new.index_select(0, self.expand_B)
             return key_states, value_states
         end = self._length + added
         self.keys[: self._rows, :, self._length : end] = key_states
@@ -86,7 +96,7 @@ class _Layer(CacheLayerMixin):
         return self.get_seq_length() + query_length, 0
 
     def get_seq_length(self) -> int:
-        return self._length - self._first
+        return 0 if self.rows_B is not None else self._length - self._first
 
     def get_max_length(self) -> int:
         return self._capacity

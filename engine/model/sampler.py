@@ -7,8 +7,9 @@ Invariants:
   draw; at temperature 0 (greedy) they are at temperature 1.
 - The id that stopped a completion is part of it.
 
-Prompts are sorted by length and padded on the left; finished rows leave the batch. Shapes: B rows of a batch, R rows
-not finished, T tokens of the longest prompt, K tokens in the cache, V vocabulary.
+Prompts are sorted by length and end in the same column; they go through the model once, in groups of like length that
+are padded on the left; finished rows leave the batch. Shapes: B rows of a batch, P distinct prompts of a group, T
+tokens of its longest, R rows not finished, K columns of the cache in use, V vocabulary.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ ROWS_AT_ONCE = 128
 """Rows of a batch where the caller names no number and memory allows it."""
 PROMPT_TOKENS_AT_ONCE = 32_768
 """Prompt tokens, padding included, that go through the model at one time."""
+LIKE_LENGTH, WORTHWHILE_TOKENS = 0.85, 256
+"""A prompt shorter than this share of its group's longest begins a new group, once the group has so many tokens."""
 CACHE_BYTES_AT_ONCE = 2 * 2**30
 """Size of the key/value cache of one batch on a CPU; on CUDA it is half of the free memory."""
 
@@ -171,27 +174,48 @@ class _Batch:
         return self._completions()
 
     def _prefill(self) -> tuple[torch.Tensor, PreallocatedCache, list[int]]:
-        """Run the distinct prompts once; returns the logits of each row's first token."""
-        distinct = list(dict.fromkeys(tuple(p) for p in self._prompts))
-        place = {prompt: i for i, prompt in enumerate(distinct)}
-        expand_B = torch.tensor([place[tuple(p)] for p in self._prompts], device=self._device)
-        width = max(len(p) for p in distinct)
-        padded = [[self._settings.pad_id] * (width - len(p)) + list(p) for p in distinct]
-        ids_BT = torch.tensor(padded, dtype=torch.int64, device=self._device)
-        pads_B1 = torch.tensor([[width - len(p)] for p in distinct], device=self._device)
-        columns_T = torch.arange(width, device=self._device)
+        """Run the distinct prompts; returns the logits (B, V) behind each row's prompt, and each row's padding."""
+        width = max(len(p) for p in self._prompts)
+        rows_of: dict[tuple[int, ...], list[int]] = {}
+        for row, prompt in enumerate(self._prompts):
+            rows_of.setdefault(tuple(prompt), []).append(row)
         cache = PreallocatedCache(
-            self._model.config.get_text_config(), expand_B=expand_B, capacity=width + self._settings.max_new_tokens
+            self._model.config.get_text_config(),
+            rows=len(self._prompts),
+            prompt_columns=width,
+            capacity=width + self._settings.max_new_tokens,
         )
+        logits_BV: torch.Tensor | None = None
+        for group in _groups_of_like_length(list(rows_of)):
+            rows = [row for prompt in group for row in rows_of[prompt]]
+            places = [i for i, prompt in enumerate(group) for _ in rows_of[prompt]]
+            rows_B, expand_B = (torch.tensor(x, device=self._device) for x in (rows, places))
+            cache.prefill(rows_B, expand_B)
+            logits_PV = self._run_prompts(group, cache)
+            if logits_BV is None:
+                logits_BV = logits_PV.new_empty(len(self._prompts), logits_PV.shape[-1])
+            logits_BV[rows_B] = logits_PV.index_select(0, expand_B)
+        cache.prefill(None, None)
+        assert logits_BV is not None
+        return logits_BV, cache, [width - len(p) for p in self._prompts]
+
+    def _run_prompts(self, group: list[tuple[int, ...]], cache: PreallocatedCache) -> torch.Tensor:
+        """Logits (P, V) behind the last token of each prompt."""
+        width = len(group[0])
+        pads = [width - len(prompt) for prompt in group]
+        padded = [[self._settings.pad_id] * pad + list(prompt) for pad, prompt in zip(pads, group, strict=True)]
+        pads_P1 = torch.tensor(pads, device=self._device).unsqueeze(1)
+        columns_T = torch.arange(width, device=self._device)
         output = self._model(
-            input_ids=ids_BT,
-            attention_mask=columns_T >= pads_B1 if len({len(p) for p in distinct}) > 1 else None,
-            position_ids=(columns_T - pads_B1).clamp(min=0),
+            input_ids=torch.tensor(padded, dtype=torch.int64, device=self._device),
+            attention_mask=columns_T >= pads_P1 if any(pads) else None,
+            position_ids=(columns_T - pads_P1).clamp(min=0),
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         )
-        return output.logits[:, -1].index_select(0, expand_B), cache, [width - len(p) for p in self._prompts]
+        logits_PV: torch.Tensor = output.logits[:, -1]
+        return logits_PV
 
     def _step(
         self, ids_R: torch.Tensor, cache: PreallocatedCache, pads: list[int], first: int, column: int
@@ -242,6 +266,18 @@ class _Batch:
             Completion(ids[b][:length], stopped, log_probs[b][:length])
             for b, (length, stopped) in enumerate(zip(self._lengths, self._stopped, strict=True))
         ]
+
+
+def _groups_of_like_length(prompts: list[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
+    """Prompts that go through the model together, longest first: a new group where padding would cost too much."""
+    group: list[tuple[int, ...]] = []
+    for prompt in sorted(prompts, key=len, reverse=True):
+        if group and len(prompt) < LIKE_LENGTH * len(group[0]) and len(group) * len(group[0]) >= WORTHWHILE_TOKENS:
+            yield group
+            group = []
+        group.append(prompt)
+    if group:
+        yield group
 
 
 def _check(model: Any, prompts: Sequence[Sequence[int]], seeds: Sequence[int], settings: Settings) -> None:

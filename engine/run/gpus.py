@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,6 +176,29 @@ def lease_first_free(uuids: Sequence[str]) -> HeldLocks:
         except EngineError as error:
             reasons.append(str(error).partition(". ")[0])
     raise EngineError(f"no GPU is free: {'; '.join(reasons)}. Wait for one, or use --device cpu")
+
+
+def lease_for_run(device: str, environment: Mapping[str, str]) -> tuple[HeldLocks | None, dict[str, str]]:
+    """Lease what a run with train.device `device` will use: (leases, what its worker's environment needs to see it).
+
+    The devices are those of CUDA_VISIBLE_DEVICES, numbered as nvidia-smi does, else the first free one. On the CPU, and
+    where there is nothing to lease, (None, {}). Raises EngineError where a device is taken or is not there.
+    """
+    if device == "cpu":
+        return None, {}
+    gpus = installed_gpus()
+    if not gpus or (device == "auto" and torch_usable() is not None):
+        return None, {}
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        leases = lease_first_free([gpu.uuid for gpu in gpus])
+    else:
+        leases = lease(chosen_uuids(gpus, visible))
+    shown = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(leases.uuids)}
+    if "CUBLAS_WORKSPACE_CONFIG" not in environment:
+        # cuBLAS is deterministic only with a fixed workspace, which it reads before torch can set it.
+        shown["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    return leases, shown
 
 
 def lease_folder() -> Path:

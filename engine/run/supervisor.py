@@ -27,13 +27,13 @@ from engine.run.config_toml import read_config
 from engine.run.durable_files import disk_faults_named
 from engine.run.events import append_event
 from engine.run.folder import RunFolder
-from engine.run.gpus import HeldLocks, chosen_uuids, installed_gpus, lease, lease_first_free, torch_usable
+from engine.run.gpus import HeldLocks, lease_for_run
 from engine.run.locks import HeldLock, hold
 from engine.run.safe_text import safe
 from engine.run.signals import SignalInbox
 from engine.run.status import QUIET_AFTER_S, describe, new_status, read_status, write_status
 from engine.run.verdict import Verdict, judge
-from engine.run.worker_process import WorkerProcess, claim_tree, open_log
+from engine.run.worker_process import WorkerProcess, claim_tree, kills_for_memory, last_line, open_log
 
 EXIT_CODES = {"done": 0, "stopped": 3, "failed": 1}
 
@@ -105,7 +105,8 @@ class _Supervision:
         """The plan: make the run ours, then attempt after attempt until a verdict stands."""
         tree = claim_tree(self._folder, grace_s=self._patience.orphans_s, say=_say)
         try:
-            self._lease_gpus()
+            self._leases, shown = lease_for_run(self._config.train.device, self._environment)
+            self._environment.update(shown)
             # Requests from before the run was ours are void; those made from `ready` on count.
             for what in control.REQUESTS:
                 control.clear(self._folder, what)
@@ -130,24 +131,6 @@ class _Supervision:
             if self._leases is not None:
                 self._leases.release()
 
-    def _lease_gpus(self) -> None:
-        """Lease what the run will use and show it nothing else. Raises EngineError where it is taken."""
-        wanted = self._config.train.device
-        if wanted == "cpu":
-            return
-        gpus = installed_gpus()
-        if not gpus or (wanted == "auto" and torch_usable() is not None):
-            return
-        visible = self._environment.get("CUDA_VISIBLE_DEVICES")
-        if visible is None:
-            self._leases = lease_first_free([gpu.uuid for gpu in gpus])
-        else:
-            self._leases = lease(chosen_uuids(gpus, visible))
-        self._environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-        self._environment["CUDA_VISIBLE_DEVICES"] = ",".join(self._leases.uuids)
-        # cuBLAS is deterministic only with a fixed workspace, which it reads before torch can set it.
-        self._environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-
     def _begin_attempt(self) -> None:
         """Say in status.json that a new attempt begins."""
         status = new_status(self._folder, read_status(self._folder), phase="preparing")
@@ -157,7 +140,7 @@ class _Supervision:
 
     def _attempt(self, tree: HeldLock) -> Verdict:
         """Run one worker to its end; the verdict is in status.json when this returns."""
-        kills_before = _kills_for_memory()
+        kills_before = kills_for_memory()
         worker = WorkerProcess(
             self._argv,
             self._folder,
@@ -176,8 +159,8 @@ class _Supervision:
             attempt=self._attempt_number,
             stop_wanted=self._stop_wanted(),
             killed_after_stop_s=self._patience.stop_s if lost_patience else None,
-            memory_ran_out=_kills_for_memory() > kills_before,
-            last_log_line=_last_line(self._folder.log_path),
+            memory_ran_out=kills_for_memory() > kills_before,
+            last_log_line=last_line(self._folder.log_path),
         )
         if not verdict.told:
             self._tell(verdict)
@@ -298,7 +281,7 @@ def start_detached(
         raise RunFolderError(
             f"the supervisor of {folder.id} has not answered for {timeout_s:.0f} s; see {folder.log_path}"
         )
-    reason = answer.removeprefix(REFUSED) or _last_line(folder.log_path) or "it ended without a word"
+    reason = answer.removeprefix(REFUSED) or last_line(folder.log_path) or "it ended without a word"
     raise RunFolderError(f"run {folder.id} was not started: {reason}")
 
 
@@ -372,27 +355,6 @@ def _say(text: str) -> None:
     """A line for engine.log, or for the terminal of a foreground supervisor; one that is gone is no fault."""
     with suppress(OSError, ValueError):
         print(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} supervisor: {safe(text)}", file=sys.stderr, flush=True)
-
-
-def _last_line(path: Path) -> str:
-    """The last line of a log that is not empty, cut to a readable length; the supervisor's own lines do not count."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
-            lines = file.read().decode("utf-8", "replace").splitlines()
-    except OSError:
-        return ""
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip() and " supervisor: " not in line), "")
-
-
-def _kills_for_memory() -> int:
-    """How often the kernel has killed a process of this machine because memory ran out; 0 where it does not say."""
-    try:
-        text = Path("/proc/vmstat").read_text(encoding="ascii")
-    except OSError:
-        return 0
-    found = [line.split()[1] for line in text.splitlines() if line.startswith("oom_kill ")]
-    return int(found[0]) if found else 0
 
 
 if __name__ == "__main__":

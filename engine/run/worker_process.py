@@ -96,6 +96,27 @@ def open_log(folder: RunFolder) -> int:
     return os.open(folder.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
+def last_line(path: Path) -> str:
+    """The last line of a log that is not empty, cut to a readable length; the supervisor's own lines do not count."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip() and " supervisor: " not in line), "")
+
+
+def kills_for_memory() -> int:
+    """How often the kernel has killed a process of this machine because memory ran out; 0 where it does not say."""
+    try:
+        text = Path("/proc/vmstat").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    found = [line.split()[1] for line in text.splitlines() if line.startswith("oom_kill ")]
+    return int(found[0]) if found else 0
+
+
 def claim_tree(folder: RunFolder, *, grace_s: float, say: Callable[[str], None]) -> HeldLock:
     """The tree lock of a run, once every process of an earlier attempt is gone.
 

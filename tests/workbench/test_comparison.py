@@ -18,8 +18,8 @@ class TestWinRate:
         assert (rate.wins, rate.losses, rate.ties, rate.pairs) == (1, 0, 2, 3)
 
     def test_the_side_an_answer_stood_on_does_not_matter(self) -> None:
-        rate = win_rate([judged("1", "b", a_is_first=False), judged("2", "a"), judged("3", "a", a_is_first=False)])
-        assert rate.rate == pytest.approx(2 / 3)
+        assert win_rate([judged("1", "b", a_is_first=False), judged("2", "a")]).rate == 1.0
+        assert win_rate([judged("1", "a", a_is_first=False), judged("2", "b")]).rate == 0.0
 
     def test_a_pair_with_several_verdicts_counts_once(self) -> None:
         rate = win_rate([judged("1", "a"), judged("1", "a"), judged("1", "b"), judged("2", "b")])

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from engine.errors import DataError, ModelError
+from engine.model import sampler
 from engine.model.key_value_cache import PreallocatedCache
 from engine.model.sampler import Completion, draw, sample, uniforms
 
@@ -54,6 +55,14 @@ class TestSeeds:
         order = [4, 2, 6, 0, 1, 5, 3]
         shuffled = run(tiny_model, [PROMPTS[i] for i in order], [SEEDS[i] for i in order])
         assert [c.ids for c in shuffled] == [together[i].ids for i in order]
+
+    def test_prompts_in_groups_of_like_length(self, tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        together = run(tiny_model, PROMPTS, SEEDS)
+        monkeypatch.setattr(sampler, "WORTHWHILE_TOKENS", 1)
+        apart = run(tiny_model, PROMPTS, SEEDS)
+        assert [c.ids for c in apart] == [c.ids for c in together]
+        groups = list(sampler._groups_of_like_length([tuple(p) for p in PROMPTS]))
+        assert [[len(p) for p in group] for group in groups] == [[17], [7], [5], [3, 3], [2], [1]]
 
     def test_seed_decides(self, tiny_model: Any) -> None:
         once, again = run(tiny_model, PROMPTS, SEEDS), run(tiny_model, PROMPTS, SEEDS)
@@ -236,4 +245,4 @@ class TestRefusals:
     def test_layers_that_keep_another_state(self) -> None:
         config = SimpleNamespace(layer_types=["full_attention", "linear_attention"], num_hidden_layers=2)
         with pytest.raises(ModelError, match="linear_attention cannot be sampled from"):
-            PreallocatedCache(config, expand_B=torch.zeros(1, dtype=torch.int64), capacity=4)
+            PreallocatedCache(config, rows=1, prompt_columns=2, capacity=4)

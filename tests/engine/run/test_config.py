@@ -65,6 +65,7 @@ class TestRefusals:
             ({"optim": {"beta1": 1.0}}, "must be < 1"),
             ({"optim": {"warmup_share": 1.5}}, "must be at most 1"),
             ({"train": {"seed": True}}, "[train] seed = true: must be a whole number"),
+            ({"optim": {"lr": True}}, "[optim] lr = true: must be a number"),
             ({"train": {"seed": 1.5}}, "must be a whole number"),
             ({"train": {"deterministic": 1}}, "must be true or false"),
             ({"train": {"device": "gpu"}}, "must be one of 'auto', 'cpu', 'cuda'"),

@@ -160,13 +160,18 @@ def test_a_device_that_is_not_there_is_named(visible: str) -> None:
 class TestRunsOnDevices:
     """The supervisor leases, and shows the worker only what it leased."""
 
-    SHOW = "import os; print('SEES', os.environ.get('CUDA_VISIBLE_DEVICES'), os.environ.get('CUDA_DEVICE_ORDER'))"
+    SHOW = (
+        "import os; print('SEES', os.environ.get('CUDA_VISIBLE_DEVICES'), os.environ.get('CUDA_DEVICE_ORDER'))\n"
+        "print('HOLDS', [os.path.realpath(f'/proc/self/fd/{fd}') for fd in os.listdir('/proc/self/fd')])"
+    )
 
     def test_the_worker_sees_its_lease(self, machine: Path, make_run: Callable[..., RunFolder]) -> None:
         folder = make_run(train={"device": "cuda"})
         taken = lease(["GPU-aaa1"])
         run_supervised(folder.path, worker=[sys.executable, "-c", self.SHOW])
-        assert "SEES GPU-bbb2 PCI_BUS_ID" in folder.log_path.read_text()
+        log = folder.log_path.read_text()
+        assert "SEES GPU-bbb2 PCI_BUS_ID" in log
+        assert f"{machine / 'leases' / 'GPU-bbb2.lock'}" in log, "an orphan must keep its device"
         taken.release()
         lease(["GPU-bbb2"]).release()
 
