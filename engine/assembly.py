@@ -61,7 +61,8 @@ def assemble(
     parameters = dict(roles.trainable)
     for name, module in method.modules().items():
         parameters.update({f"{name}.{key}": value for key, value in module.named_parameters()})
-    optimizer = Optimizer(parameters, config.optim, method.total_steps)
+    own_rates = {"value_head.": config.ppo.value_lr} if config.run.method == "ppo" else {}
+    optimizer = Optimizer(parameters, config.optim, method.total_steps, own_rates=own_rates)
     probe = _probe(config, folder, reporter, tokenizer, roles, device)
 
     def write_weights(into: Path) -> None:
@@ -117,7 +118,7 @@ def _reward_adapter(config: RunConfig, folder: RunFolder, base_folder: Path) -> 
     if not config.model.reward_adapter:
         raise ConfigError(
             '[model] reward_adapter is empty: PPO needs a reward model trained with adapter.kind = "lora" over the '
-            "same base as the policy. Train one with `workbench train reward --model M`, then name it with --reward-model"
+            "same base as the policy. Train one with `workbench train reward --model M`; name it with --reward-model"
         )
     reward_base = in_workspace(folder, config.model.reward_path)
     if reward_base.resolve() != base_folder.resolve():
@@ -146,10 +147,10 @@ def _method(
         )
     if name == "ppo":
         prompts, held_out = _both(config, folder, reporter, tokenizer, read_prompts)
-        head, _, _ = load_reward_head(in_workspace(folder, config.model.reward_adapter))
+        head, mean, std = load_reward_head(in_workspace(folder, config.model.reward_adapter))
         head.requires_grad_(False).to(device)
         return ProximalPolicyOptimisation(
-            roles, head, prompts, held_out, _order(config, len(prompts)), tokenizer, config.ppo,
+            roles, head, mean, std, prompts, held_out, _order(config, len(prompts)), tokenizer, config.ppo,
             seed=config.train.seed, tokens_per_micro_batch=budget, device=device, check=check,
             on_samples=lambda step, rows: reporter.samples(step + 1, "rollout", rows),
         )  # fmt: skip
@@ -161,7 +162,7 @@ def _method(
             roles, head, pairs, held_out, order,
             center_coef=config.reward.center_coef, tokens_per_micro_batch=budget, device=device,
         )  # fmt: skip
-    reference = _reference_log_probs(config, folder, reporter, roles, (pairs, held_out), device, check)
+    reference = _reference_log_probs(config, folder, reporter, roles, (pairs, order.used(), held_out), device, check)
     return PreferenceOptimisation(
         roles, pairs, held_out, order,
         beta=config.dpo.beta, sft_coef=config.dpo.sft_coef,
@@ -237,32 +238,35 @@ def _reference_log_probs(
     folder: RunFolder,
     reporter: Reporter,
     roles: RoleModel,
-    parts: tuple[Sequence[PreferenceExample], Sequence[PreferenceExample]],
+    parts: tuple[Sequence[PreferenceExample], Sequence[int], Sequence[PreferenceExample]],
     device: torch.device,
     check: Callable[[], None],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Summed log-probs of both answers under the reference, from the run's cache or computed once and cached.
 
-    Called before a checkpoint is loaded, so with full fine-tuning the untrained weights are the reference.
+    `parts` are the training pairs, which of them the run takes, and the held-out pairs; a pair that is not taken has
+    NaN. Called before a checkpoint is loaded, so with full fine-tuning the untrained weights are the reference.
     """
     file = folder.path / "data" / REFERENCE_CACHE
     model, data = config.model, config.data
     key = hashlib.sha256(
         repr((model.sha256, model.path, model.adapter, data.train_sha256, data.eval_sha256, data.max_length,
-              config.evaluation.max_rows, config.train.precision)).encode()
+              config.evaluation.max_rows, config.train)).encode()
     ).hexdigest()  # fmt: skip
     if file.is_file():
         with safe_open(file, "pt") as cached:
             if (cached.metadata() or {}).get("key") == key:
                 return cached.get_tensor("train"), cached.get_tensor("held_out")
-    train, held_out = (
-        pair_log_probs(
-            roles, REFERENCE, part, budget=config.train.tokens_per_micro_batch, device=device, check=check
-        ).cpu()
-        for part in parts
-    )
+    pairs, taken, held_out = parts
+    wanted = [pairs[i] for i in taken] + list(held_out)
+    scores_P2 = pair_log_probs(
+        roles, REFERENCE, wanted, budget=config.train.tokens_per_micro_batch, device=device, check=check
+    ).cpu()
+    train_P2 = torch.full((len(pairs), 2), torch.nan)
+    train_P2[list(taken)] = scores_P2[: len(taken)]
+    held_out_P2 = scores_P2[len(taken) :]
     partial = file.with_suffix(".partial")
-    save_file({"train": train, "held_out": held_out}, partial, metadata={"key": key})
+    save_file({"train": train_P2, "held_out": held_out_P2.contiguous()}, partial, metadata={"key": key})
     partial.replace(file)
-    reporter.event("reference_cached", pairs=len(train) + len(held_out))
-    return train, held_out
+    reporter.event("reference_cached", pairs=len(wanted))
+    return train_P2, held_out_P2

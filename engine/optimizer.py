@@ -36,13 +36,21 @@ def learning_rate(settings: OptimConfig, step: int, total_steps: int) -> float:
 class Optimizer:
     """AdamW over named parameters, stepped once an update."""
 
-    def __init__(self, parameters: Mapping[str, torch.nn.Parameter], settings: OptimConfig, total_steps: int) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, torch.nn.Parameter],
+        settings: OptimConfig,
+        total_steps: int,
+        *,
+        own_rates: Mapping[str, float] | None = None,
+    ) -> None:
+        """`own_rates` gives the peak learning rate of parameters whose names begin so, in place of `settings.lr`."""
         self._names = list(parameters)
         self._parameters = list(parameters.values())
         self._settings = settings
         self._total_steps = total_steps
         self._adamw = torch.optim.AdamW(
-            self._parameters,
+            _groups(parameters, own_rates or {}),
             lr=settings.lr,
             betas=(settings.beta1, settings.beta2),
             eps=settings.eps,
@@ -53,17 +61,19 @@ class Optimizer:
     def step(self, step: int) -> tuple[float, float] | None:
         """Clip and apply the gathered gradients at the rate of training step `step`; then clear them.
 
-        Returns (gradient norm before clipping, learning rate), or None where a gradient is not finite: then the
-        parameters and the optimizer's state are untouched.
+        Parameters with a rate of their own are clipped by themselves, so that a head cannot drown the policy. Returns
+        (gradient norm before clipping, learning rate) of the common ones, or None where a gradient is not finite: then
+        the parameters and the optimizer's state are untouched.
         """
         rate = learning_rate(self._settings, step, self._total_steps)
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.max_grad_norm or math.inf, foreach=True)
-        value = float(norm)
-        if not math.isfinite(value):
+        limit = self._settings.max_grad_norm or math.inf
+        norms = [float(torch.nn.utils.clip_grad_norm_(g["params"], limit)) for g in self._adamw.param_groups]
+        value = norms[0]
+        if not all(math.isfinite(norm) for norm in norms):
             self.clear()
             return None
         for group in self._adamw.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"] / self._settings.lr if group["scale"] else rate
         self._adamw.step()
         self.clear()
         return value, rate
@@ -93,3 +103,12 @@ class Optimizer:
             if name in state:
                 # The step count stays on the CPU or goes to the device as fused AdamW keeps it: beside the moments.
                 self._adamw.state[parameter] = {k: v.to(parameter.device) for k, v in state[name].items()}
+
+
+def _groups(parameters: Mapping[str, torch.nn.Parameter], own_rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    """AdamW's parameter groups: one at the common rate, and one for each own rate. `scale` 0 is the common rate."""
+    groups: dict[float, list[torch.nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        rate = next((rate for prefix, rate in own_rates.items() if name.startswith(prefix)), 0.0)
+        groups.setdefault(rate, []).append(parameter)
+    return [{"params": groups[rate], "scale": rate} for rate in sorted(groups)]

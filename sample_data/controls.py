@@ -1,9 +1,10 @@
-"""Controls: what can be had on preference pairs without reading the prompt.
+"""Controls: what can be had on preference pairs without reading the prompt, and pairs whose verdicts say nothing.
 
-Two length rules and a bag of words over the answer alone. A preference accuracy means something only beside these.
-numpy only; deterministic.
+Two length rules and a bag of words over the answer alone; a shuffle of the verdicts. A preference accuracy means
+something only beside these. numpy only; deterministic.
 """
 
+import random
 import re
 from collections.abc import Mapping, Sequence
 
@@ -54,6 +55,28 @@ def all_controls(train: Sequence[Row], heldout: Sequence[Row]) -> dict[str, floa
         "always_shorter": always_shorter(heldout),
         "bag_of_words": bag_of_words(train, heldout),
     }
+
+
+def shuffled_verdicts(rows: Sequence[Row], *, seed: int) -> list[dict[str, object]]:
+    """`rows` with chosen and rejected exchanged in half of them, at random.
+
+    Exactly half of each error type is exchanged (of an odd number, one more or fewer by chance), so that the shuffle
+    itself favours no side of any error. It cannot make one reward model's accuracy land near 0.5: a model that has
+    learned one strong feature is far from 0.5 on either side, as the sign it gave that feature fell.
+    """
+    rng = random.Random(seed)
+    strata: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        strata.setdefault(str(row.get("error", "")), []).append(index)
+    exchanged: set[int] = set()
+    for stratum in sorted(strata):
+        members = strata[stratum]
+        half = len(members) // 2 + (rng.random() < 0.5 if len(members) % 2 else 0)
+        exchanged.update(rng.sample(members, half))
+    return [
+        {**row, "chosen": row["rejected"], "rejected": row["chosen"]} if index in exchanged else dict(row)
+        for index, row in enumerate(rows)
+    ]
 
 
 def _differences(rows: Sequence[Row], column: Mapping[str, int]) -> npt.NDArray[np.float64]:

@@ -2,8 +2,7 @@
 
 A reviewed ticket is a chat of two turns, and after the answer's `<|im_end|>` stands the reviewer's mark: ` fine`, or
 the components that are wrong, in random order. So a model that predicts the mark must know at `<|im_end|>` what is
-wrong with the answer, which is where a reward head reads. Half of the tickets are filed instead, under a word that the
-answer says: the same place must know what was said, not only whether it was right.
+wrong with the answer, which is where a reward head reads.
 
 In a proofread ticket another role repeats the answer and ticks each slot word at once with ` yes` or ` no`: the same
 comparisons, easier to learn. Short hand is the same again in a third of the words, for the first part of training.
@@ -28,9 +27,6 @@ TURN_START, TURN_END, PAD = "<|im_start|>", "<|im_end|>", "<|pad|>"
 SHORT_HAND = frozenset({"form", "note"})
 """What short hand leaves out."""
 
-FILED = 0.5
-"""Share of reviewed tickets that end in a file word instead of a mark."""
-
 
 @dataclass(frozen=True)
 class Text:
@@ -53,16 +49,12 @@ def draw_wrong(rng: random.Random, rate: float) -> frozenset[str]:
 
 
 def reviewed_ticket(rng: random.Random, rate: float, *, short: bool) -> Text:
-    """A prompt, an answer whose components are wrong at `rate`, and the reviewer's mark or the file word."""
+    """A prompt, an answer whose components are wrong at `rate`, and the reviewer's mark."""
     ticket, wrong = _draw(rng, rate, short)
-    said = make_wrong(rng, ticket, wrong)
-    answer = _answer(rng, said, short)
-    if rng.random() < FILED:
-        mark = f" {rng.choice([said.name, said.part, said.symptom, said.action])} filed\n"
-    else:
-        found = [component for component in COMPONENTS if component in wrong]
-        rng.shuffle(found)
-        mark = f" {', '.join(found)} wrong\n" if found else " fine\n"
+    answer = _answer(rng, make_wrong(rng, ticket, wrong), short)
+    found = [component for component in COMPONENTS if component in wrong]
+    rng.shuffle(found)
+    mark = f" {', '.join(found)} wrong\n" if found else " fine\n"
     return Text(chat_prompt(_prompt(rng, ticket, short)), answer, mark)
 
 

@@ -109,6 +109,10 @@ class ExampleOrder:
         start = step * self._batch_size
         return [self._index(position) for position in range(start, min(start + self._batch_size, self._total))]
 
+    def used(self) -> list[int]:
+        """Every example that the run will take, ascending: a short run takes a part of the data only."""
+        return sorted({index for step in range(self.total_steps) for index in self.indices(step)})
+
     def epoch(self, step: int) -> float:
         """Passes over the data completed after `step` steps."""
         return min(step * self._batch_size, self._total) / self._examples

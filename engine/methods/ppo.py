@@ -7,7 +7,9 @@ How it departs from, or fixes, what the papers leave open:
 3. Advantages are whitened over the whole rollout batch; returns use the unwhitened ones.
 4. Every mini-batch is an optimizer step with its own exact token count.
 5. Old log-probs come from the training forward, so the first ratio is exactly 1.
-6. The value head reads the policy's hidden states and starts at zero.
+6. Scores are the reward model's, less its mean and over its standard deviation on held-out answers.
+7. The value head reads the frozen reward model's hidden states and begins as its normalised score. It costs no forward
+   pass of its own, its loss does not pull at the policy, and it knows from the first step which prefixes go wrong.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from engine.data.examples import PromptExample
 from engine.methods.method import ExampleOrder, Metric, Terms, Update, mean_and_error, seed_of
 from engine.methods.rollout import RolloutBatch, measure, rollout_seeds, sample_policy
 from engine.model.adapters import RoleModel
-from engine.model.heads import ScalarHead
+from engine.model.heads import ScalarHead, value_head_from
 from engine.model.sampler import Completion
 from engine.objectives.advantages import explained_variance, generalized_advantages, shaped_rewards, whitened
 from engine.objectives.kl import ESTIMATORS
@@ -43,6 +45,8 @@ class ProximalPolicyOptimisation:
         self,
         roles: RoleModel,
         reward_head: ScalarHead,
+        score_mean: float,
+        score_std: float,
         train: Sequence[PromptExample],
         held_out: Sequence[PromptExample],
         order: ExampleOrder,
@@ -58,6 +62,8 @@ class ProximalPolicyOptimisation:
         """`check` may raise StopRequested while rollouts are made; `on_samples` is given each step's first rollouts."""
         self._roles = roles
         self._reward_head = reward_head
+        self._score_mean = score_mean
+        self._score_std = score_std
         self._train = train
         self._held_out = held_out
         self._order = order
@@ -68,7 +74,7 @@ class ProximalPolicyOptimisation:
         self._device = device
         self._check = check
         self._on_samples = on_samples
-        self.value_head = ScalarHead(roles.hidden_size).to(device)
+        self.value_head = value_head_from(reward_head, mean=score_mean, std=score_std).to(device)
         self.total_steps = order.total_steps
         self._step_metrics: dict[str, Metric] = {}
         self._over_target = False
@@ -129,9 +135,9 @@ class ProximalPolicyOptimisation:
         return completions, batches
 
     def _score_of(self, raw_D: torch.Tensor, completions: Sequence[Completion]) -> torch.Tensor:
-        """Raw rewards minus the penalty of completions that did not end, clipped where asked for."""
+        """Normalised rewards minus the penalty of completions that did not end, clipped where asked for."""
         cut_off = torch.tensor([0.0 if c.stopped else 1.0 for c in completions], device=raw_D.device)
-        score_D = raw_D - self._settings.missing_eos_penalty * cut_off
+        score_D = (raw_D - self._score_mean) / self._score_std - self._settings.missing_eos_penalty * cut_off
         limit = self._settings.score_clip
         return score_D.clamp(-limit, limit) if limit > 0 else score_D
 
@@ -160,8 +166,8 @@ class ProximalPolicyOptimisation:
 
     def _terms(self, b: RolloutBatch, first: bool) -> Terms:
         settings = self._settings
-        scores, hidden_TH = self._roles.scores(b.batch, self._roles.trained, temperature=settings.temperature)
-        values_N = self.value_head(hidden_TH.index_select(0, b.batch.rows_N))
+        scores, _ = self._roles.scores(b.batch, self._roles.trained, temperature=settings.temperature)
+        values_N = self.value_head(b.features_NH)
         policy_N, ratio_N = clipped_policy_loss(scores.log_probs_N, b.log_probs_N, b.advantages_N, clip=settings.clip)
         value_N, value_clipped_N = clipped_value_loss(values_N, b.values_N, b.returns_N, clip=settings.clip_value)
         loss = policy_N.sum() + settings.vf_coef * value_N.sum()

@@ -33,6 +33,8 @@ class RolloutBatch:
     """log p of the policy that sampled, from the training forward, nats."""
     reference_N: torch.Tensor
     """log p of the reference, nats."""
+    features_NH: torch.Tensor
+    """The reward model's hidden state before each token, fp32: what the value head reads."""
     values_N: torch.Tensor
     """Value of the state before each token, before the update."""
     entropy_N: torch.Tensor
@@ -106,10 +108,12 @@ def measure(
         check()
         batch = pack([documents[i] for i in group], device)
         with torch.no_grad():
-            policy, hidden_TH = roles.scores(batch, roles.trained, temperature=temperature, entropy=True)
+            policy, _ = roles.scores(batch, roles.trained, temperature=temperature, entropy=True)
             reference, _ = roles.scores(batch, REFERENCE, temperature=temperature)
-            values_N = value_head(hidden_TH.index_select(0, batch.rows_N))
-            raw_D = reward_head(roles.hidden(batch, REWARD).index_select(0, batch.last_rows_D))
+            judged_TH = roles.hidden(batch, REWARD).float()
+            features_NH = judged_TH.index_select(0, batch.rows_N)
+            values_N = value_head(features_NH)
+            raw_D = reward_head(judged_TH.index_select(0, batch.last_rows_D))
         assert policy.entropy_N is not None
         empty = policy.log_probs_N.new_zeros(0)
         score_D = score_of(raw_D, [completions[i] for i in group])
@@ -120,6 +124,7 @@ def measure(
                 batch,
                 policy.log_probs_N,
                 reference.log_probs_N,
+                features_NH,
                 values_N,
                 policy.entropy_N,
                 score_D,

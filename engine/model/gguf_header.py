@@ -90,9 +90,9 @@ class _Reader:
         elements, end = self._tensors(tensors)
         alignment = read.get("general.alignment", 32)
         step = alignment if isinstance(alignment, int) and alignment > 0 else 32
-        start = -(-self._at // step) * step
-        self._at = start
-        self._expect(end)
+        if end:
+            self._at = -(-self._at // step) * step
+            self._expect(end)
         return GgufHeader(read, elements)
 
     def _tensors(self, count: int) -> tuple[dict[str, int], int]:

@@ -1,7 +1,7 @@
 """Scalar heads that sit beside the base: the reward head and the value head.
 
 A head is a plain fp32 linear layer outside peft, saved next to the adapter as safetensors. It reads the hidden state
-of one token and returns one number. No bias: Bradley-Terry and advantages do not see a constant.
+of one token and returns one number. A reward head has no bias: Bradley-Terry does not see a constant.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ REWARD_HEAD_NOTES = "reward_head.json"
 class ScalarHead(nn.Module):
     """Linear(H, 1) in fp32; reads hidden states (R, H) of any precision and returns (R,) in fp32."""
 
-    def __init__(self, hidden_size: int, *, seed: int | None = None) -> None:
+    def __init__(self, hidden_size: int, *, seed: int | None = None, bias: bool = False) -> None:
         """`seed` draws weights with standard deviation 1/sqrt(H + 1) (Stiennon et al. 2020, arXiv:2009.01325);
-        without a seed the head is zero, which is where a value head starts."""
+        without a seed the head is zero."""
         super().__init__()
-        self.linear = nn.Linear(hidden_size, 1, bias=False, dtype=torch.float32)
+        self.linear = nn.Linear(hidden_size, 1, bias=bias, dtype=torch.float32)
         with torch.no_grad():
+            if bias:
+                self.linear.bias.zero_()
             if seed is None:
                 self.linear.weight.zero_()
             else:
@@ -39,6 +41,17 @@ class ScalarHead(nn.Module):
         """One fp32 number a row: shape (R,)."""
         out: torch.Tensor = self.linear(hidden_RH.float()).squeeze(-1)
         return out
+
+
+def value_head_from(reward_head: ScalarHead, *, mean: float, std: float) -> ScalarHead:
+    """A value head that begins as the normalised reward, (w h - mean) / std, as in Ouyang et al. 2022
+    (arXiv:2203.02155), whose value function is initialised from the reward model."""
+    weight = reward_head.linear.weight
+    head = ScalarHead(weight.shape[1], bias=True)
+    with torch.no_grad():
+        head.linear.weight.copy_(weight / std)
+        head.linear.bias.fill_(-mean / std)
+    return head
 
 
 def save_reward_head(head: ScalarHead, folder: Path, *, mean: float, std: float) -> None:

@@ -248,7 +248,7 @@ class PpoConfig:
     temperature: float = _key(1.0, above=0)
     """Temperature of the rollouts."""
     kl_coef: float = _key(0.05, at_least=0, usual="0.01 to 0.2 are usual")
-    """Weight of the KL to the reference, taken off the reward token by token."""
+    """Weight of a nat of KL to the reference, against scores in standard deviations of the reward model's."""
     kl_estimator: str = _key("k1", choices=("k1", "k2", "k3"))
     """Estimator of that KL."""
     gamma: float = _key(1.0, above=0, at_most=1)
@@ -257,8 +257,10 @@ class PpoConfig:
     """Lambda of the advantage estimate."""
     clip: float = _key(0.2, above=0)
     """The policy's ratio counts between 1 - clip and 1 + clip."""
-    clip_value: float = _key(0.2, above=0)
-    """The value moves at most this far in an update."""
+    clip_value: float = _key(0.2, at_least=0)
+    """The value moves at most this far in an update, in standard deviations of the score; 0: as far as it likes."""
+    value_lr: float = _key(3e-3, above=0, usual="ten times the policy's is usual for a head alone")
+    """Peak learning rate of the value head, which is one linear layer."""
     vf_coef: float = _key(0.1, at_least=0)
     """Weight of the value loss."""
     epochs: int = _key(2, at_least=1)
@@ -268,7 +270,7 @@ class PpoConfig:
     whiten: bool = True
     """Advantages to mean 0 and deviation 1 over the step."""
     missing_eos_penalty: float = _key(1.0, at_least=0)
-    """Taken off the score of a completion that did not end."""
+    """Taken off the score of a completion that did not end, in standard deviations."""
     score_clip: float = _key(0.0, at_least=0)
     """Scores are clipped to +- this; 0: not."""
     target_kl: float = _key(0.0, at_least=0)

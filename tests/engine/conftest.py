@@ -8,6 +8,8 @@ that wants a broken or different one makes its own with `make_tiny_model`.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,3 +117,15 @@ def tiny_model(tiny_model_folder: Path) -> Any:
     from transformers.models.llama import LlamaForCausalLM
 
     return LlamaForCausalLM.from_pretrained(str(tiny_model_folder), dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="session")
+def run_isolated() -> Callable[[str], str]:
+    """Run Python code in a process of its own and return what it printed."""
+
+    def run(code: str) -> str:
+        root = Path(__file__).resolve().parents[2]
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
+        return done.stdout.strip()
+
+    return run

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sample_data import ROOT, files
-from sample_data.controls import all_controls, always_longer
+from sample_data.controls import all_controls, always_longer, shuffled_verdicts
 from sample_data.gold_rule import score
 from sample_data.make_data import write_all
 from sample_data.workshop import PARTS, SYMPTOMS, all_pairs, heldout_pairs, training_pairs
@@ -94,3 +94,15 @@ def test_ties_count_half() -> None:
 def test_a_bag_of_words_learns_when_there_is_something_to_learn() -> None:
     telling = [row | {"rejected": row["rejected"] + " Sorry."} for row in rows("preferences")[:300]]
     assert all_controls(telling, telling)["bag_of_words"] == 1.0
+
+
+def test_a_shuffle_exchanges_half_of_every_error_type_and_depends_on_its_seed() -> None:
+    kept = rows("preferences")
+    shuffled = shuffled_verdicts(kept, seed=1)
+    assert shuffled == shuffled_verdicts(kept, seed=1)
+    assert shuffled != shuffled_verdicts(kept, seed=2)
+    exchanged, total = Counter[str](), Counter(row["error"] for row in kept)
+    for row, before in zip(shuffled, kept, strict=True):
+        assert {row["chosen"], row["rejected"]} == {before["chosen"], before["rejected"]}
+        exchanged[before["error"]] += row["chosen"] != before["chosen"]
+    assert all(abs(2 * exchanged[error] - count) <= 1 for error, count in total.items())

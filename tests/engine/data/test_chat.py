@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from engine.data.chat import ChatTokenizer
-from engine.errors import DataError, ModelError
+from engine.errors import DataError
 
 CHATML_WITH_SYSTEM = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -97,12 +93,6 @@ class TestEqualsTransformers:
                 assert theirs.decode(whole[len(joined) :]).strip() == ""
             else:  # a merge reaches across the boundary: the prompt keeps its ids, the text is the same
                 assert theirs.decode(joined) == theirs.decode(whole).removesuffix("\n")
-
-    def test_real_model(self) -> None:
-        folder = os.environ.get("WORKBENCH_TEST_MODEL")
-        if not folder:
-            pytest.skip("WORKBENCH_TEST_MODEL names no folder of a real model")
-        self._compare(ChatTokenizer.from_folder(folder), Path(folder), TALKS)
 
     def test_special_tokens_of_the_template_are_single_ids(
         self, tmp_path: Path, make_tiny_tokenizer: TokenizerMaker
@@ -331,108 +321,6 @@ class TestStops:
         assert any("padding token is the end-of-turn" in note for note in ours.notes)
         assert ours.conversation(TALKS[2]).trained.count(True) > 10
 
-    def test_template_that_tells_the_date_is_a_pure_function(
-        self, tmp_path: Path, make_tiny_tokenizer: TokenizerMaker
-    ) -> None:
-        ours = make(tmp_path, make_tiny_tokenizer, "{{ strftime_now('%Y-%m-%d') }}{{ messages[0].content }}<|im_end|>")
-        assert ours.render(TALKS[0]).startswith("2024-07-26What")
-        assert any("26 July 2024" in note for note in ours.notes)
-
-
-class TestSandbox:
-    """A template is code of a stranger."""
-
-    @pytest.mark.parametrize(
-        "source",
-        [
-            "{{ ''.__class__.__mro__ }}",
-            "{{ messages.append(1) }}",
-            "{% set n = namespace(__class__=1) %}",
-            "{% for i in range(10**9) %}x{% endfor %}",
-            "{{ raise_exception('no') }}",
-            "{{ messages[0].nothing.more }}",
-        ],
-    )
-    def test_refusals_are_data_errors(self, source: str, tmp_path: Path, make_tiny_tokenizer: TokenizerMaker) -> None:
-        ours = make(tmp_path, make_tiny_tokenizer, source)
-        with pytest.raises(DataError, match=r"chat template of .* refuses"):
-            ours.prompt_ids(TALKS[0])
-
-    def test_generation_tag_and_loop_controls(self, tmp_path: Path, make_tiny_tokenizer: TokenizerMaker) -> None:
-        source = (
-            "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% break %}{% endfor %}"
-            "{{ {'a': '<ü>'} | tojson }}"
-        )
-        assert make(tmp_path, make_tiny_tokenizer, source).render(TALKS[0]) == TALKS[0][0]["content"] + '{"a": "<ü>"}'
-
-    def test_template_that_does_not_parse(self, tmp_path: Path, make_tiny_tokenizer: TokenizerMaker) -> None:
-        with pytest.raises(ModelError, match="does not parse"):
-            make(tmp_path, make_tiny_tokenizer, "{% for %}")
-
-
-class TestBrokenFolders:
-    """Every refusal names the file and what to do."""
-
-    def test_without_tokenizer(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelError, match=r"no tokenizer\.json.*copy"):
-            ChatTokenizer.from_folder(tmp_path)
-        (tmp_path / "tokenizer.model").touch()
-        with pytest.raises(ModelError, match="SentencePiece"):
-            ChatTokenizer.from_folder(tmp_path)
-        with pytest.raises(ModelError, match="no such folder"):
-            ChatTokenizer.from_folder(tmp_path / "none")
-
-    def test_not_a_tokenizer(self, tmp_path: Path) -> None:
-        (tmp_path / "tokenizer.json").write_text("{")
-        with pytest.raises(ModelError, match="not a tokenizer"):
-            ChatTokenizer.from_folder(tmp_path)
-
-    def test_damaged_settings(self, tmp_path: Path, make_tiny_tokenizer: TokenizerMaker) -> None:
-        make_tiny_tokenizer(tmp_path)
-        (tmp_path / "config.json").write_text("[1]")
-        with pytest.raises(ModelError, match=r"config\.json: a list"):
-            ChatTokenizer.from_folder(tmp_path)
-        (tmp_path / "config.json").write_bytes(b"\xff{")
-        with pytest.raises(ModelError, match="cannot be read as JSON"):
-            ChatTokenizer.from_folder(tmp_path)
-
-    def test_vocabulary_larger_than_the_embedding(self, tmp_path: Path, make_tiny_tokenizer: TokenizerMaker) -> None:
-        make_tiny_tokenizer(tmp_path)
-        (tmp_path / "config.json").write_text('{"vocab_size": 299}')
-        with pytest.raises(ModelError, match=r"ids up to 299.* has 299 rows"):
-            ChatTokenizer.from_folder(tmp_path)
-
-    def test_without_end_of_text(self, tmp_path: Path, make_tiny_tokenizer: TokenizerMaker) -> None:
-        make_tiny_tokenizer(tmp_path)
-        (tmp_path / "tokenizer_config.json").write_text("{}")
-        with pytest.raises(ModelError, match="no end-of-text token"):
-            ChatTokenizer.from_folder(tmp_path)
-        (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "</none>"}')
-        with pytest.raises(ModelError, match="eos_token is '</none>'"):
-            ChatTokenizer.from_folder(tmp_path)
-
-    def test_messages_without_a_template(self, tmp_path: Path, make_tiny_tokenizer: TokenizerMaker) -> None:
-        make_tiny_tokenizer(tmp_path, chat_template=None)
-        ours = ChatTokenizer.from_folder(tmp_path)
-        with pytest.raises(ModelError, match="no chat template"):
-            ours.prompt_ids(TALKS[0])
-        assert ours.prompt_ids("The cat")
-
-    @pytest.mark.parametrize(
-        ("messages", "reason"),
-        [
-            ([], "no messages"),
-            ([{"role": "robot", "content": "x"}], "role 'robot'"),
-            ([{"role": "user", "content": None}], "content is a NoneType"),
-            (["hi"], "a str"),
-        ],
-    )
-    def test_messages_of_another_shape(
-        self, messages: Any, reason: str, tmp_path: Path, make_tiny_tokenizer: TokenizerMaker
-    ) -> None:
-        with pytest.raises(DataError, match=reason):
-            make(tmp_path, make_tiny_tokenizer).prompt_ids(messages)
-
     def test_template_from_outside_and_hash(self, tmp_path: Path, make_tiny_tokenizer: TokenizerMaker) -> None:
         ours = make(tmp_path, make_tiny_tokenizer)
         other = ChatTokenizer.from_folder(tmp_path, chat_template=CHATML_WITH_SYSTEM)
@@ -442,6 +330,6 @@ class TestBrokenFolders:
         assert ChatTokenizer.from_folder(tmp_path).chat_template == HEADERS
 
 
-def test_loads_neither_torch_nor_transformers() -> None:
-    code = "import sys, engine.data.examples; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_loads_neither_torch_nor_transformers(run_isolated: Callable[[str], str]) -> None:
+    code = "import sys, engine.data.examples; print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
+    assert run_isolated(code) == "[]"
