@@ -64,15 +64,14 @@ def shuffled_verdicts(rows: Sequence[Row], *, seed: int) -> list[dict[str, objec
     itself favours no side of any error. It cannot make one reward model's accuracy land near 0.5: a model that has
     learned one strong feature is far from 0.5 on either side, as the sign it gave that feature fell.
     """
-    rng = random.Random(seed)
-    strata: dict[str, list[int]] = {}
+    draw = random.Random(seed)
+    by_error: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
-        strata.setdefault(str(row.get("error", "")), []).append(index)
+        by_error.setdefault(str(row.get("error", "")), []).append(index)
     exchanged: set[int] = set()
-    for stratum in sorted(strata):
-        members = strata[stratum]
-        half = len(members) // 2 + (rng.random() < 0.5 if len(members) % 2 else 0)
-        exchanged.update(rng.sample(members, half))
+    for members in by_error.values():
+        half = len(members) // 2 + (len(members) % 2) * draw.randrange(2)
+        exchanged.update(draw.sample(members, half))
     return [
         {**row, "chosen": row["rejected"], "rejected": row["chosen"]} if index in exchanged else dict(row)
         for index, row in enumerate(rows)

@@ -191,8 +191,8 @@ def _without_quantisation(loaded: Any, tokenizer: Any) -> Any:
             setattr(config, name, token_id)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    # Tied weights stay one tensor, and are saved once.
     model.load_state_dict(loaded.state_dict(), assign=True)
-    model.tie_weights()
     model.generation_config = loaded.generation_config
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(model.generation_config, name, getattr(config, name, None))

@@ -20,6 +20,7 @@ from engine.errors import ModelError
 from engine.model import gguf
 from engine.model.gguf_header import read_gguf_header
 from engine.model.loading import load_causal_lm
+from engine.model.model_files import tensor_infos
 
 IDS = torch.tensor([[1, 40, 41, 42, 43, 2, 9, 8]])
 
@@ -134,6 +135,9 @@ class TestConversion:
         config = json.loads((converted.folder / "config.json").read_text())
         assert "quantization_config" not in config
         assert config["dtype"] == "bfloat16"
+        infos = tensor_infos(converted.folder / "model.safetensors")
+        assert {info.dtype for info in infos.values()} == {"BF16"}
+        assert "lm_head.weight" not in infos, "tied to the embedding"
         generation = json.loads((converted.folder / "generation_config.json").read_text())
         for described in (config, generation):
             assert (described["bos_token_id"], described["eos_token_id"], described["pad_token_id"]) == (1, 2, 2)

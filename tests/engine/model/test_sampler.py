@@ -166,6 +166,8 @@ class TestDistribution:
         uniform_R = torch.tensor([0.0, 0.39, 0.41, 0.66, 0.94, 0.9999999], dtype=torch.float64)
         ids_R, log_probs_R = draw(logits_RV, uniform_R, temperature=1.0, top_p=1.0)
         assert ids_R.tolist() == [0, 0, 2, 3, 4, 5]
+        never_V = torch.tensor([[0.0, 1.0]]).log()
+        assert draw(never_V, torch.zeros(1, dtype=torch.float64), temperature=1.0, top_p=1.0)[0].item() == 1
         assert log_probs_R.tolist() == pytest.approx([math.log(self.PROBS[i]) for i in ids_R.tolist()])
 
     def test_second_token_of_a_model(self, tmp_path: Path, make_tiny_model: Callable[..., Path]) -> None:
@@ -223,7 +225,8 @@ class TestState:
 
     def test_training_mode_and_gradients(self, tiny_model: Any) -> None:
         tiny_model.train()
-        tiny_model.config.attention_dropout = 0.5
+        for layer in tiny_model.model.layers:
+            layer.self_attn.attention_dropout = 0.5
         drawn = run(tiny_model, PROMPTS, SEEDS)
         assert tiny_model.training
         assert drawn == run(tiny_model.eval(), PROMPTS, SEEDS)
