@@ -190,3 +190,14 @@ class TestWhatOthersLoad:
         batch = pack([Document(self.ids[0].tolist(), [False] * 5)])
         expected = head(roles.hidden(batch, REWARD)[batch.last_rows_D])
         assert torch.allclose(loaded.eval()(self.ids).logits[0], expected, atol=1e-5)
+
+
+def test_a_role_gives_back_the_one_before(tiny_model: Any) -> None:
+    roles = roles_on(tiny_model)
+    shake(roles)
+    ids = torch.tensor([[10, 11, 12]])
+    with roles.use(POLICY) as model:
+        before = model(ids).logits
+        with roles.use(REFERENCE) as base:
+            assert not torch.equal(base(ids).logits, before)
+        assert torch.equal(model(ids).logits, before)
