@@ -29,7 +29,7 @@ from engine.model.heads import ScalarHead, load_reward_head
 from engine.model.loading import load_causal_lm
 from engine.model.saving import save_weights
 from engine.optimizer import Optimizer
-from engine.probe import Probe
+from engine.probe import Probe, choose_prompts
 from engine.reporting import Reporter
 from engine.run.config import RunConfig
 from engine.run.folder import RunFolder
@@ -216,10 +216,15 @@ def _probe(
     """The sampled-KL probe on held-out prompts, for every method that changes a policy."""
     if config.run.method == "reward" or config.probe.prompts == 0:
         return None
-    source = config.data.eval if config.data.eval_rows > 0 else config.data.train
-    prompts = prompts_in(folder.path / source, tokenizer, config.data.max_length)
-    if len(prompts) < 2:
-        reporter.event("probe_skipped", why="the data has no prompts, only texts")
+    wanted, seed = config.probe.prompts, config.probe.seed
+    prompts: list[PromptExample] = []
+    # Held-out prompts first; where they are fewer than asked for, training prompts fill the set.
+    for source in [config.data.eval] * (config.data.eval_rows > 0) + [config.data.train]:
+        if len(prompts) < wanted:
+            found = prompts_in(folder.path / source, tokenizer, config.data.max_length)
+            prompts += choose_prompts(found, wanted - len(prompts), seed)
+    if not prompts:
+        reporter.event("probe_skipped", why="the data has no prompts, only texts: no sampled KL is measured")
         return None
     return Probe(
         roles, prompts, tokenizer, config.probe,

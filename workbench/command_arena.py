@@ -9,7 +9,7 @@ from workbench.command_arguments import add_sampling_options, add_verb, add_verb
 from workbench.command_pairs import add_judge_options, add_show_options, list_sets
 from workbench.errors import UsageError
 from workbench.pair_words import judge, pair_set_json, say_made, show_pairs
-from workbench.terminal_output import number, write_fields, write_json
+from workbench.terminal_output import counted, number, write_fields, write_json
 
 SCHEMA = 1
 
@@ -20,7 +20,9 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     make = add_verb(verbs, "make", "let two models answer the same prompts", run_make)
     make.add_argument("name", metavar="N")
     make.add_argument("--models", required=True, metavar="M,M2", help="the two models")
-    make.add_argument("--prompts", required=True, metavar="D", help="a dataset with prompts")
+    make.add_argument(
+        "--prompts", required=True, metavar="D", help="a dataset, or a preference set (its held-out prompts)"
+    )
     make.add_argument("--limit", type=positive_integer, default=0, metavar="N", help="ask only the first N prompts")
     add_sampling_options(make, samples=1)
     add_verb(verbs, "ls", "list the arenas", run_ls)
@@ -35,20 +37,20 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
 def run_make(args: argparse.Namespace) -> int:
     """Ask both models and make the arena."""
     from workbench.command_models import note_too_long, sampling_of
-    from workbench.dataset_store import open_dataset
     from workbench.model_names import resolve_model
     from workbench.pair_generation import ask_models, pairs_from_models, require_free_name, require_two_answers
+    from workbench.prompt_source import find_prompts
 
     names = [name.strip() for name in args.models.split(",") if name.strip()]
     if len(names) != 2:
         raise UsageError(f"--models {args.models}: expected two models separated by a comma")
     workspace = workspace_of(args, writable=True)
     require_free_name(workspace, args.name, "arena")
-    dataset = open_dataset(workspace, args.prompts)
+    asked = find_prompts(workspace, args.prompts)
     models = [resolve_model(workspace, name) for name in names]
     sampling = sampling_of(args, samples=args.samples)
     require_two_answers(models, sampling)
-    answered = ask_models(dataset, models, sampling, limit=args.limit)
+    answered = ask_models(asked, models, sampling, limit=args.limit)
     note_too_long(answered.source)
     made = pairs_from_models(workspace, args.name, answered, kind="arena")
     if args.json:
@@ -98,8 +100,11 @@ def report_fields(found: dict[str, Any]) -> dict[str, str]:
         "arena": found["arena"],
         "models": f"{found['models'][0]} against {found['models'][1]}",
         "judged": f"{found['judged']:,} of {found['pairs']:,} pairs{rules}",
-        "identical": f"{found['identical']:,} prompts got the same answer from both; they count as ties",
+        "judged by": _judges(found),
+        "identical": f"{counted(found['identical'], 'prompt')} got the same answer from both; each counts as a tie",
     }
+    if not fields["judged by"]:
+        del fields["judged by"]
     if not found["identical"]:
         del fields["identical"]
     if rate["rate"] is None:
@@ -110,5 +115,27 @@ def report_fields(found: dict[str, Any]) -> dict[str, str]:
             f"{number(rate['rate'])} for the first, "
             f"95 % interval {number(rate['low'])} to {number(rate['high'])} ({how})"
         ),
-        "counts": f"{rate['wins']:,} wins, {rate['losses']:,} losses, {rate['ties']:,} ties (a tie counts half)",
+        "counts": _counts(found),
     }
+
+
+def _judges(found: dict[str, Any]) -> str:
+    """Whose verdicts are mixed; empty where one annotator gave them all."""
+    if len(found["annotators"]) < 2 and len(found["origins"]) < 2:
+        return ""
+    who = ", ".join(f"{name} ({count:,})" for name, count in found["annotators"].items())
+    synthetic = "; some by the sample rule (synthetic)" if "rule" in found["origins"] and found["origins"][1:] else ""
+    several = found["several_verdicts"]
+    mean = f"; {counted(several, 'pair')} with several verdicts: the mean counts" if several else ""
+    return who + synthetic + mean
+
+
+def _counts(found: dict[str, Any]) -> str:
+    """Wins, losses and ties, and what each is worth in the rate."""
+    rate = found["win_rate"]
+    pairs = (
+        f"{counted(rate['wins'], 'win')}, {counted(rate['losses'], 'loss', 'losses')}, {counted(rate['ties'], 'tie')}"
+    )
+    if found["several_verdicts"]:
+        return f"{pairs}, by each pair's mean (above a half is a win); the rate is the mean of these means"
+    return f"{pairs} (a tie counts half)"

@@ -13,7 +13,7 @@ from workbench.command_arguments import (
     workspace_of,
 )
 from workbench.errors import NotFound
-from workbench.terminal_output import Column, note, number, say, write_fields, write_json, write_table
+from workbench.terminal_output import Column, counted, note, number, say, write_fields, write_json, write_table
 
 if TYPE_CHECKING:
     from workbench.generation import Sampling
@@ -28,7 +28,9 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
         parser.set_defaults(action=run_models)
     elif command == "generate":
         parser.add_argument("--model", required=True, metavar="M", help="who answers")
-        parser.add_argument("--prompts", required=True, metavar="D", help="a dataset with prompts")
+        parser.add_argument(
+            "--prompts", required=True, metavar="D", help="a dataset, or a preference set (its held-out prompts)"
+        )
         parser.add_argument("--to", required=True, metavar="N", help="the new dataset of prompts and answers")
         parser.add_argument(
             "--limit", type=positive_integer, default=0, metavar="N", help="ask only the first N prompts"
@@ -39,7 +41,7 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("model", metavar="M")
         parser.add_argument("--on", required=True, metavar="D", help="a dataset or a preference set")
         parser.add_argument(
-            "--split", choices=("eval", "train", "all"), default="eval", help="of a preference set: which side (eval)"
+            "--split", choices=("eval", "train", "all"), help="of a preference set: which side (eval)"
         )
         parser.add_argument("--by", metavar="TAG", help="accuracies for each value of a column of the data, too")
         parser.add_argument(
@@ -93,17 +95,17 @@ def run_models(args: argparse.Namespace) -> int:
 
 def run_generate(args: argparse.Namespace) -> int:
     """Let a model answer prompts and keep the answers as a dataset."""
-    from workbench.dataset_store import open_dataset
     from workbench.generated_dataset import add_answers
     from workbench.model_names import resolve_model
     from workbench.pair_generation import ask_models
+    from workbench.prompt_source import find_prompts
     from workbench.workspace import check_name
 
     workspace = workspace_of(args, writable=True)
     workspace.require_free("datasets", check_name(args.to, "dataset"))
-    dataset = open_dataset(workspace, args.prompts)
+    asked = find_prompts(workspace, args.prompts)
     model = resolve_model(workspace, args.model)
-    answered = ask_models(dataset, [model], sampling_of(args, samples=args.samples), limit=args.limit)
+    answered = ask_models(asked, [model], sampling_of(args, samples=args.samples), limit=args.limit)
     made = add_answers(workspace, args.to, answered)
     answers = answered.answers[0]
     stopped = sum(answer.stopped for answer in answers)
@@ -125,21 +127,24 @@ def run_eval(args: argparse.Namespace) -> int:
     """Measure a model on held-out rows."""
     from workbench.held_out import measure
     from workbench.model_names import resolve_model
+    from workbench.run_examples import find_source
     from workbench.run_launch import choose_device
 
     workspace = workspace_of(args)
     model = resolve_model(workspace, args.model)
+    if args.split and find_source(workspace, args.on).kind == "dataset":
+        note(f"--split is ignored: {args.on} is a plain dataset and is measured whole")
     result = measure(
-        workspace, model, args.on, split=args.split, by=args.by or "", device=choose_device(args.device),
+        workspace, model, args.on, split=args.split or "eval", by=args.by or "", device=choose_device(args.device),
         threads=args.threads, max_length=args.max_length,
     )  # fmt: skip
     if args.json:
         write_json({"schema": SCHEMA, **result.as_json()})
         return 0
-    fields = {"model": model.source, "on": f"{args.on}, {result.estimate.n:,} rows", **_result_fields(result.as_json())}
+    fields = {"model": model.source, "on": f"{args.on}, {counted(result.estimate.n, 'row')}", **_result_fields(result.as_json())}
     write_fields(fields)
     for reason, count in result.dropped.items():
-        note(f"{count:,} rows were not measured: {reason}")
+        note(f"{counted(count, 'row')} not measured: {reason}")
     return 0
 
 

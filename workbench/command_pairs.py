@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from workbench.command_arguments import add_sampling_options, add_verb, add_verbs, positive_integer, workspace_of
 from workbench.errors import UsageError
 from workbench.pair_words import judge, pair_set_json, say_made, show_pairs, status_fields
-from workbench.terminal_output import Column, note, write_fields, write_json, write_table
+from workbench.terminal_output import Column, local_time, note, write_fields, write_json, write_table
 
 if TYPE_CHECKING:
     from workbench.pair_sets import PairSet
@@ -24,7 +24,9 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     make.add_argument("name", metavar="N")
     source = make.add_mutually_exclusive_group(required=True)
     source.add_argument("--from", dest="dataset", metavar="DATASET", help="of shape preference or answers")
-    source.add_argument("--prompts", metavar="DATASET", help="prompts for a model to answer")
+    source.add_argument(
+        "--prompts", metavar="D", help="prompts for a model to answer, of a dataset or a preference set"
+    )
     make.add_argument("--model", metavar="M", help="who answers")
     make.add_argument("--model2", metavar="M2", help="a second model: its answers stand beside the first one's")
     make.add_argument("--limit", type=positive_integer, default=0, metavar="N", help="ask only the first N prompts")
@@ -101,7 +103,7 @@ def list_sets(args: argparse.Namespace, kind: str) -> int:
         Column("made", shrinks=True), Column("note", shrinks=True),
     ]  # fmt: skip
     rows = [
-        [one.name, f"{s.pairs:,}", f"{s.judged:,}", f"{s.open:,}", one.info.created, one.info.note]
+        [one.name, f"{s.pairs:,}", f"{s.judged:,}", f"{s.open:,}", local_time(one.info.created), one.info.note]
         for one, s in statuses
     ]
     empty = "No arenas yet. Make one: workbench arena make N --models M,M2 --prompts DATASET"
@@ -142,18 +144,18 @@ def run_judge(args: argparse.Namespace) -> int:
 
 def _make_from_models(args: argparse.Namespace) -> PairSet:
     from workbench.command_models import note_too_long, sampling_of
-    from workbench.dataset_store import open_dataset
     from workbench.model_names import resolve_model
     from workbench.pair_generation import ask_models, pairs_from_models, require_free_name, require_two_answers
+    from workbench.prompt_source import find_prompts
 
     workspace = workspace_of(args, writable=True)
     if not args.model:
         raise UsageError("--prompts needs --model M to answer them")
     require_free_name(workspace, args.name, "pairs")
-    dataset = open_dataset(workspace, args.prompts)
+    asked = find_prompts(workspace, args.prompts)
     models = [resolve_model(workspace, written) for written in (args.model, args.model2) if written]
     sampling = sampling_of(args, samples=1 if args.model2 and args.samples == 2 else args.samples)
     require_two_answers(models, sampling)
-    answered = ask_models(dataset, models, sampling, limit=args.limit)
+    answered = ask_models(asked, models, sampling, limit=args.limit)
     note_too_long(answered.source)
     return pairs_from_models(workspace, args.name, answered)

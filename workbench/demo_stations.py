@@ -19,6 +19,7 @@ from workbench.model_names import ResolvedModel, checkpoint_model, resolve_model
 from workbench.pair_generation import Answered, ask_models, pairs_from_models
 from workbench.pair_sets import open_pairs, pairs_from_dataset
 from workbench.preferences import freeze
+from workbench.prompt_source import find_prompts
 from workbench.rule_annotator import judge_by_rule
 from workbench.run_launch import LaunchRequest, create_run, plan_run, start_run, usable_cores
 from workbench.run_list import ALIVE, Run, RunSummary, summarise
@@ -123,7 +124,7 @@ def answer_prompts(stage: Stage) -> Answered:
     """Base, SFT, DPO and PPO answer every held-out prompt once, at temperature 1, in one process."""
     models = [stage.model(name) for name in MODELS]
     sampling = Sampling(max_new_tokens=MAX_NEW_TOKENS, seed=SAMPLING_SEED, device=_device(stage))
-    return ask_models(stage.dataset("prompts-heldout"), models, sampling, quiet=True)
+    return ask_models(find_prompts(stage.workspace, "prompts-heldout"), models, sampling, quiet=True)
 
 
 def compare(stage: Stage, answered: Answered) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from typing import Any
 
 from workbench.canonical_rows import Completion, Prompt, PromptRow, Tags, assistant, group_of
 from workbench.comparison import cluster_of
-from workbench.dataset_store import Dataset
 from workbench.errors import UnreadableData, UsageError
 from workbench.generation import Answer, GenerationJob, Sampling, generate
 from workbench.model_names import ResolvedModel
 from workbench.pair_sets import CandidatePair, PairKind, PairSet, create_pairs
+from workbench.prompt_source import PromptSource
 from workbench.row_conversion import same_answer
 from workbench.workspace import Workspace, check_name
 
@@ -38,20 +38,23 @@ class Answered:
 
 
 def ask_models(
-    dataset: Dataset, models: Sequence[ResolvedModel], sampling: Sampling, *, limit: int = 0, quiet: bool = False
+    asked: PromptSource, models: Sequence[ResolvedModel], sampling: Sampling, *, limit: int = 0, quiet: bool = False
 ) -> Answered:
-    """Let each model answer the prompts of a dataset, all in one child process.
+    """Let each model answer the prompts, all in one child process.
 
     Prompts that leave a model no room for an answer are left out for all models and counted.
     """
-    prompts = list(islice(dataset.prompts(), limit or None))
+    for model in models:
+        if model.is_reward_model:
+            raise UsageError(f"{model.source} is a reward model; it scores answers, it does not write them")
+    prompts = list(islice(asked.prompts(), limit or None))
     if not prompts:
-        raise UnreadableData(f"dataset {dataset.name} has no prompts: it holds texts alone.")
+        raise UnreadableData(f"{asked.name} has no prompts: it holds texts alone.")
     found = generate([GenerationJob(model, prompts, sampling) for model in models], quiet=quiet)
     by_all = set.intersection(*({answer.prompt_id for answer in answers} for answers in found))
     source = {
-        "dataset": dataset.name,
-        "sha256": dataset.info.source.sha256,
+        "dataset": asked.name,
+        "sha256": asked.sha256,
         "asked": len(prompts),
         "too_long": sum(prompt["id"] not in by_all for prompt in prompts),
     }

@@ -11,6 +11,7 @@ pointer to the active adapter on each tuner layer, and puts it back.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -140,13 +141,13 @@ def build_roles(
         merged = merge_adapter(model, start_adapter) if start_adapter is not None else model
         merged.requires_grad_(True)
         return RoleModel(merged, peft_model=None, trained=trained, adapters={trained: None})
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
 
     if start_adapter is not None:
         config = _read_lora_config(start_adapter)
     else:
         config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear")
-    peft_model = get_peft_model(model, config, adapter_name=trained)
+    peft_model = _with_adapter(model, config, trained)
     roles: dict[str, str | None] = {trained: trained, REFERENCE: None}
     if start_adapter is not None:
         _load_weights(peft_model, start_adapter, trained)
@@ -164,11 +165,19 @@ def build_roles(
 
 def merge_adapter(model: Any, adapter: Path) -> Any:
     """`model` with the adapter folded into its weights, without tuner layers."""
-    from peft import get_peft_model
-
-    peft_model = get_peft_model(model, _read_lora_config(adapter), adapter_name=POLICY)
+    peft_model = _with_adapter(model, _read_lora_config(adapter), POLICY)
     _load_weights(peft_model, adapter, POLICY)
     return peft_model.merge_and_unload()
+
+
+def _with_adapter(model: Any, config: Any, name: str) -> Any:
+    """A PeftModel over `model` with one fresh adapter."""
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():
+        # peft 0.21 asks transformers 5.23 for a property under its old name.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        return get_peft_model(model, config, adapter_name=name)
 
 
 def _read_lora_config(folder: Path) -> Any:

@@ -264,3 +264,10 @@ def test_a_model_that_does_not_fit_is_named_in_status(make: Callable[..., RunFol
     assert status.phase == "failed"
     assert status.error is not None
     assert "nothing" in status.error["what"]
+
+
+def test_few_held_out_prompts_are_filled_up_from_training(make: Callable[..., RunFolder]) -> None:
+    folder = make("few", "sft", eval_rows=1, probe__prompts=6, train__steps=1)
+    assert KL in run(folder)[1]
+    samples = [json.loads(line) for line in folder.samples_path.read_text().splitlines()]
+    assert len({s["prompt"] for s in samples}) == 6
