@@ -39,7 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "runs": ("workbench.command_runs", "runs: ls show watch logs stop resume"),
     "generate": ("workbench.command_models", "let a model answer prompts; makes a dataset"),
     "eval": ("workbench.command_models", "held-out loss, or accuracy on preferences, of a model"),
-    "arena": ("workbench.command_arena", "compare two models on the same prompts: make judge report"),
+    "arena": ("workbench.command_arena", "compare two models on the same prompts: make judge ls show report"),
     "models": ("workbench.command_models", "the models that --model can name here"),
     "gpus": ("workbench.command_machine", "NVIDIA GPUs and who leases them"),
     "doctor": ("workbench.command_machine", "what this machine has and lacks, with the remedy"),
@@ -95,7 +95,10 @@ def _run(arguments: list[str]) -> int:
     module_name, summary = COMMANDS[command]
     parser = CommandParser(prog=f"workbench {command}", description=summary[0].upper() + summary[1:] + ".")
     import_module(module_name).configure(command, parser)
-    known = parser.parse_args(rest[1:])
+    known, unknown = parser.parse_known_args(rest[1:])
+    if unknown:
+        where = f"workbench {command} {getattr(known, 'verb', '')}".rstrip()
+        raise UsageError(f"unrecognized arguments: {' '.join(unknown)}. See: {where} --help")
     if getattr(known, "workspace", None) is None:
         known.workspace = workspace
     result: int = known.action(known)

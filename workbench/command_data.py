@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.command_arguments import add_verb, add_verbs, pair_of_text, positive_integer, workspace_of
 from workbench.errors import UsageError
-from workbench.terminal_output import Column, Progress, note, say, write_fields, write_json, write_table
+from workbench.terminal_output import Column, Progress, counted, note, say, write_fields, write_json, write_table
 
 if TYPE_CHECKING:
     from workbench.dataset_store import Dataset
@@ -67,7 +67,7 @@ def run_add(args: argparse.Namespace) -> int:
             progress.close()
         added.append(dataset)
         if not args.json:
-            _say_added(dataset)
+            _say_added(dataset, named=len(args.sources) > 1)
     if args.json:
         write_json({"schema": SCHEMA, "datasets": [_as_json(dataset) for dataset in added]})
     return 0
@@ -149,10 +149,11 @@ def _show_rejected(dataset: Dataset, args: argparse.Namespace) -> int:
     return 0
 
 
-def _say_added(dataset: Dataset) -> None:
+def _say_added(dataset: Dataset, *, named: bool) -> None:
+    """What was made of one source; `named` where several explanations stand below each other."""
     info = dataset.info
-    say(f"{dataset.name}  {info.rows:,} rows, {dataset.shape}")
-    note(info.recognition.why)
+    say(f"{dataset.name}  {counted(info.rows, 'row')}, {dataset.shape}")
+    note(f"{dataset.name}: {info.recognition.why}" if named else info.recognition.why)
     if info.rejected:
         note(f"rejected {_rejected_text(info.rejected)}. See: workbench data show {dataset.name} --rejected")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from workbench.terminal_output import Column, note, say, write_json, write_table
+from workbench.terminal_output import Column, field_lines, line_width, note, say, write_json, write_table
 
 SCHEMA = 1
 
@@ -31,9 +31,11 @@ def run_doctor(args: argparse.Namespace) -> int:
     width = max(len(check.name) for check in checks)
     for check in checks:
         mark = {"ok": "ok   ", "note": "note ", "lacks": "LACKS"}[check.state]
-        say(f"{mark}  {check.name:<{width}}  {check.found}")
+        text = field_lines({f"{mark}  {check.name:<{width}}": check.found}, line_width())
         if check.remedy:
-            say(f"       {'':<{width}}  do: {check.remedy}")
+            text += field_lines({" " * (width + 7): f"do: {check.remedy}"}, line_width())
+        for line in text:
+            print(line)
     say()
     say(f"{len(lacking)} lacking." if lacking else "Nothing is lacking.")
     return 1 if lacking else 0

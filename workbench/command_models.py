@@ -40,9 +40,7 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     else:
         parser.add_argument("model", metavar="M")
         parser.add_argument("--on", required=True, metavar="D", help="a dataset or a preference set")
-        parser.add_argument(
-            "--split", choices=("eval", "train", "all"), help="of a preference set: which side (eval)"
-        )
+        parser.add_argument("--split", choices=("eval", "train", "all"), help="of a preference set: which side (eval)")
         parser.add_argument("--by", metavar="TAG", help="accuracies for each value of a column of the data, too")
         parser.add_argument(
             "--max-length", type=positive_integer, default=1024, metavar="N", help="tokens of a row (1024)"
@@ -141,7 +139,11 @@ def run_eval(args: argparse.Namespace) -> int:
     if args.json:
         write_json({"schema": SCHEMA, **result.as_json()})
         return 0
-    fields = {"model": model.source, "on": f"{args.on}, {counted(result.estimate.n, 'row')}", **_result_fields(result.as_json())}
+    fields = {
+        "model": model.source,
+        "on": f"{args.on}, {counted(result.estimate.n, 'row')}",
+        **_result_fields(result.as_json()),
+    }
     write_fields(fields)
     for reason, count in result.dropped.items():
         note(f"{counted(count, 'row')} not measured: {reason}")

@@ -7,7 +7,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from workbench.command_arguments import add_verb, add_verbs, positive_integer, share_or_none, workspace_of
-from workbench.terminal_output import Column, note, say, write_fields, write_json, write_table
+from workbench.errors import UsageError
+from workbench.terminal_output import Column, counted, local_time, note, say, write_fields, write_json, write_table
 
 if TYPE_CHECKING:
     from workbench.preferences import PreferenceSet
@@ -49,6 +50,9 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     export = add_verb(verbs, "export", "write prompt, chosen and rejected to a file or stdout", run_export)
     export.add_argument("name", metavar="P")
     export.add_argument("--to", metavar="FILE", help="a new .jsonl or .parquet file; without it JSON lines on stdout")
+    export.add_argument(
+        "--format", choices=("jsonl", "parquet"), help="of the file (told from its ending); stdout is always jsonl"
+    )
     export.add_argument("--split", choices=("train", "eval"), help="one side (both)")
 
 
@@ -70,7 +74,7 @@ def run_freeze(args: argparse.Namespace) -> int:
         write_json({"schema": SCHEMA, **_as_json(frozen)})
         return 0
     counts = frozen.info.counts
-    say(f"{frozen.name}  {counts['train']:,} rows to train on, {counts['eval']:,} held out")
+    say(f"{frozen.name}  {counted(counts['train'], 'row')} to train on, {counts['eval']:,} held out")
     left_out = _left_out(counts)
     if left_out:
         note(f"left out: {left_out}")
@@ -96,7 +100,7 @@ def run_ls(args: argparse.Namespace) -> int:
     rows = [
         [
             one.name, f"{one.info.counts['train']:,}", f"{one.info.counts['eval']:,}",
-            ", ".join(source["name"] for source in one.info.sources), one.info.created,
+            ", ".join(source["name"] for source in one.info.sources), local_time(one.info.created),
         ]
         for one in sets
     ]  # fmt: skip
@@ -121,10 +125,13 @@ def run_show(args: argparse.Namespace) -> int:
         "rows": f"{info.counts['train']:,} to train on, {info.counts['eval']:,} held out",
         "left out": _left_out(info.counts) or "none",
         "rule": rule,
-        "from": "\n".join(f"{s['name']}, {s['pairs']:,} pairs, {len(s['journals'])} journals" for s in info.sources),
+        "from": "\n".join(
+            f"{s['name']}, {counted(s['pairs'], 'pair')}, {counted(len(s['journals']), 'journal')}"
+            for s in info.sources
+        ),
         "verdicts": ", ".join(f"{count:,} {_origin(origin)}" for origin, count in info.origins.items()),
         "sha256": info.content_sha256,
-        "frozen": info.created,
+        "frozen": local_time(info.created),
         "note": info.note,
     }
     write_fields({name: value for name, value in fields.items() if value})
@@ -143,9 +150,11 @@ def run_export(args: argparse.Namespace) -> int:
 
     frozen = open_preference_set(workspace_of(args), args.name)
     if args.to:
-        count = export(frozen, args.to, args.split)
-        note(f"{count:,} rows were written to {args.to}.")
+        count = export(frozen, args.to, args.split, args.format)
+        note(f"{counted(count, 'row')} written to {args.to}.")
         return 0
+    if args.format == "parquet":
+        raise UsageError("--format parquet needs --to FILE; stdout gets JSON lines")
     from workbench.terminal_output import json_line
 
     for row in export_rows(frozen, args.split):
@@ -154,7 +163,8 @@ def run_export(args: argparse.Namespace) -> int:
 
 
 def _left_out(counts: dict[str, int]) -> str:
-    return ", ".join(f"{counts[cause]:,} {words}" for cause, words in CAUSES.items() if counts.get(cause))
+    words = CAUSES | ({"ties": "tie"} if counts.get("ties") == 1 else {})
+    return ", ".join(f"{counts[cause]:,} {word}" for cause, word in words.items() if counts.get(cause))
 
 
 def _origin(origin: str) -> str:

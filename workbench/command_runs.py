@@ -11,7 +11,9 @@ from workbench.command_arguments import add_verb, add_verbs, positive_integer, w
 from workbench.errors import UsageError, WorkbenchError
 from workbench.terminal_output import (
     Column,
+    counted,
     duration,
+    local_time,
     note,
     number,
     say,
@@ -93,12 +95,15 @@ def run_show(args: argparse.Namespace) -> int:
         "method": f"{config.run.method}, {adapter}, on {summary.device or config.train.device}",
         "model": config.model.source,
         "reward model": config.model.reward_source,
-        "data": f"{', '.join(config.data.names)}: {config.data.train_rows:,} rows, {config.data.eval_rows:,} held out",
+        "data": (
+            f"{', '.join(config.data.names)}: {counted(config.data.train_rows, 'row')}, "
+            f"{config.data.eval_rows:,} held out"
+        ),
         "step": _step(summary),
         "result": _result(summary),
         "best": f"{best['metric']} {number(best['value'], 4)} at step {best['step']}" if best else "",
         "checkpoints": ", ".join(map(str, steps)) or "none",
-        "created": summary.created,
+        "created": local_time(summary.created),
         "folder": str(run.folder.path),
         "next": _next_step(summary, bool(steps)),
     }
@@ -120,7 +125,7 @@ def run_watch(args: argparse.Namespace) -> int:
         return 0
     if args.json:
         return watching.wait_for_end(run, _print_json_line)
-    code = watching.wait_for_end(run, lambda summary: say(watching.progress_line(summary)))
+    code = watching.wait_for_end(run, watching.follow(say))
     for line in watching.frame(run, every_metric=args.all):
         say(line)
     return code
@@ -176,11 +181,13 @@ def run_resume(args: argparse.Namespace) -> int:
     from engine.run.control import clear
     from workbench.command_train import gpu_index, launch
     from workbench.run_launch import choose_device
-    from workbench.run_list import RESUMABLE
+    from workbench.run_list import ALIVE, RESUMABLE
 
     workspace_of(args, writable=True)
     run = _run(args)
     state = run.state()
+    if state.state in ALIVE and state.state not in RESUMABLE:
+        raise WorkbenchError(f"run {run.id} is running already; watch it with: workbench runs watch {run.id}")
     if state.state not in RESUMABLE:
         why = {"done": "it reached its end; start another run from its checkpoint with --model run:" + run.id}
         raise WorkbenchError(f"run {run.id} cannot be resumed: {why.get(state.state, f'it is {state.state}')}")
@@ -213,10 +220,13 @@ def _result(summary: RunSummary) -> str:
 
 def _next_step(summary: RunSummary, has_checkpoint: bool) -> str:
     """The command a person most likely wants now."""
-    if summary.state in ("stopped", "interrupted"):
-        return f"workbench runs resume {summary.id}"
+    from workbench.run_list import RESUMABLE
+
+    resume = f"workbench runs resume {summary.id}"
     if summary.state == "failed":
-        return f"workbench runs logs {summary.id}"
+        return f"workbench runs logs {summary.id}\n{resume}"
+    if summary.state in RESUMABLE and summary.state != "unknown-here":  # it may be alive on another host
+        return resume
     if summary.state == "done" and has_checkpoint:
         return f"--model run:{summary.id}"
     return ""

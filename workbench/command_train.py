@@ -99,7 +99,7 @@ def run_train(args: argparse.Namespace) -> int:
 def launch(run: Run, args: argparse.Namespace, *, gpu: int | None) -> int:
     """Start a created or resumed run in the way that was asked for, and print its ID."""
     from workbench.run_launch import gpu_environment, start_run
-    from workbench.run_watch import progress_line, wait_for_end
+    from workbench.run_watch import follow, wait_for_end
 
     if args.foreground:
         import os
@@ -119,9 +119,7 @@ def launch(run: Run, args: argparse.Namespace, *, gpu: int | None) -> int:
     import sys
 
     sys.stdout.flush()
-    code = wait_for_end(
-        run, (lambda summary: note(progress_line(summary))) if args.follow else None, every_s=FOLLOW_EVERY_S
-    )
+    code = wait_for_end(run, follow(note) if args.follow else None, every_s=FOLLOW_EVERY_S)
     if code != 0:
         state = run.state()
         note(f"run {run.id}: {state.state}{f': {state.reason}' if state.reason else ''}")

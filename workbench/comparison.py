@@ -9,7 +9,7 @@ bootstrap over clusters, else Wilson's. Blindness is the pair set's: which model
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -120,16 +120,23 @@ def report(arena: PairSet) -> dict[str, Any]:
         for cluster, count in arena.info.source.get("identical", {}).items()
         for number in range(count)
     ]
-    origins = sorted({judgment.origin for judgment in said.current.values()})
-    rate = win_rate([*judged, *identical]) if judged else win_rate([])
+    counted = [
+        (showing, judgment)
+        for showing, judgment in said.current.items()
+        if showing.pair in pairs and showing.repeat == 0 and judgment.verdict in WORTH
+    ]
+    verdicts = Counter(showing.pair for showing, _ in counted)
+    rate = win_rate([*judged, *identical]) if verdicts else win_rate([])
     return {
         "schema": 1,
         "arena": arena.name,
         "models": [first, second],
         "pairs": arena.info.rows,
-        "judged": len({one.pair for one in judged}),
+        "judged": len(verdicts),
         "identical": len(identical),
-        "origins": origins,
+        "origins": sorted({judgment.origin for _, judgment in counted}),
+        "annotators": dict(sorted(Counter(showing.annotator for showing, _ in counted).items())),
+        "several_verdicts": sum(count > 1 for count in verdicts.values()),
         "win_rate": rate.as_json(),
     }
 

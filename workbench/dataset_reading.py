@@ -133,7 +133,7 @@ def _head_of(path: Path) -> bytes:
     try:
         if path.is_dir():
             raise UnreadableData(
-                f"{path} is a folder, and not one that datasets.save_to_disk made (no dataset_info.json or "
+                f"{path} is a folder, not a dataset saved by `datasets` (it has no dataset_info.json or "
                 "dataset_dict.json). Name a file."
             )
         if path.exists() and not path.is_file():

@@ -153,7 +153,9 @@ def _complete(found: Recognition, columns: _Columns, plain: bool, mapped: bool) 
     why = found.why
     if found.form != "text" and all_text and found.form != "hh":
         kept = plain and can_be_plain
-        why += "; texts stay plain (as=plain)" if kept else "; texts become one user and one assistant turn"
+        turns = {"prompts": "one user turn", "answers": "one user turn, and one assistant turn for each answer"}
+        become = turns.get(found.shape, "one user and one assistant turn")
+        why += "; texts stay plain (as=plain)" if kept else f"; texts become {become}"
     why = ("as mapped: " if mapped else "") + why
     return Recognition(found.shape, found.form, why + ".", found.mapping, plain and can_be_plain, json_columns)
 

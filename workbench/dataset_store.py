@@ -123,6 +123,8 @@ def add_dataset(
 
     text = os.fspath(source)
     through_datasets = parse_source(text)
+    if not through_datasets and Path(text).is_dir():
+        recognise_file(Path(text))  # a folder in which `datasets` saved nothing: raises, before a name is asked for
     name = check_name(name or default_name(text), "dataset")
     with workspace.new_folder("datasets", name) as folder:
         if through_datasets:

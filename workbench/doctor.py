@@ -147,12 +147,23 @@ def check_disk(path: str | None) -> Check:
         here = open_workspace(path).root
     except WorkbenchError:
         here = Path(path).absolute() if path else Path.cwd()
-    places = {str(place): free_megabytes(place) for place in (here, Path(tempfile.gettempdir()))}
+    places: dict[str, int] = {}
+    devices: set[int] = set()
+    for place in (here, Path(tempfile.gettempdir())):
+        device = _device_of(place)
+        if device not in devices:
+            devices.add(device)
+            places[str(place)] = free_megabytes(place)
     found = ", ".join(f"{free:,} MB free at {place}" for place, free in places.items())
     if min(places.values()) < ENOUGH_DISK_MB:
         remedy = f"free some space: a run of a small model wants {ENOUGH_DISK_MB:,} MB for its checkpoints"
         return Check("disk", "lacks", found, remedy)
     return Check("disk", "ok", found)
+
+
+def _device_of(place: Path) -> int:
+    """The file system that a place lies on, or would lie on."""
+    return next(folder for folder in (place, *place.parents) if folder.exists()).stat().st_dev
 
 
 def check_terminal(environment: Mapping[str, str]) -> Check:

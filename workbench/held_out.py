@@ -79,8 +79,13 @@ def measure(
 def _kind_for(model: ResolvedModel, row: Mapping[str, Any], data: str) -> Kind:
     if "chosen" in row:
         return "reward" if model.is_reward_model else "logprob"
-    if model.is_reward_model:
+    if model.is_reward_model and "a" not in row:
         raise UsageError(f"{model.source} is a reward model: it is measured on preferences, and {data} has none")
+    if "a" in row and "b" in row:
+        raise UsageError(
+            f"{data} has two answers to each prompt and no verdict which is better; judge them first: workbench pairs "
+            f"make P --from {data}, then pairs judge, then prefs freeze P --to Q"
+        )
     if "prompt" in row and "completion" not in row:
         raise UsageError(f"{data} has prompts but no answers; eval needs demonstrations or preferences")
     return "loss"

@@ -148,7 +148,11 @@ class PairSet:
         exact = [pair for pair in found if pair.id == pair_id] or found
         if len(exact) != 1:
             number = "no pair" if not exact else f"{len(exact)} pairs"
-            raise UsageError(f"pair set {self.name} has {number} whose id begins with {pair_id[:40]!r}.")
+            listed = ", ".join(pair.id for pair in exact[:8]) + (" …" if len(exact) > 8 else "")
+            raise UsageError(
+                f"pair set {self.name} has {number} whose id begins with {pair_id[:40]!r}"
+                + (f": {listed}." if exact else ".")
+            )
         return exact[0]
 
     def judgments(self) -> Fold:

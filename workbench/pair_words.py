@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import argparse
 from itertools import islice
+from pathlib import Path
 from typing import Any, cast
 
 from workbench.errors import UsageError
+from workbench.judgment_lines import Judgment
 from workbench.judgments import Showing, Verdict
 from workbench.pair_sets import Pair, PairSet, PairStatus
-from workbench.terminal_output import note, say, write_fields, write_json
+from workbench.terminal_output import counted, note, say, write_fields, write_json
 
 SCHEMA = 1
+NEARLY_ALL = 0.9
+"""Share of ties from which a person is told that the sample rule had nothing to go by."""
 WORDS = {"a": "a better", "b": "b better", "tie": "tie", "both_bad": "both bad", "skip": "skipped"}
 ORIGINS = {
     "rule": "by the sample rule (synthetic)",
@@ -28,12 +32,37 @@ ORIGINS = {
 def say_made(made: PairSet) -> None:
     """What a new pair set holds."""
     status = made.status()
-    say(f"{made.name}  {status.pairs:,} pairs, {status.judged:,} judged")
+    say(f"{made.name}  {counted(status.pairs, 'pair')}, {status.judged:,} judged")
     if made.info.identical_left_out:
         note(f"{made.info.identical_left_out:,} pairs were left out: both answers are the same.")
     if status.open:
-        command = "arena" if made.kind == "arena" else "pairs"
-        note(f"Judge them: workbench {command} judge {made.name} --pair ID --verdict a --as WHO (or --rule sample)")
+        rule = " (or --rule sample)" if of_sample_domain(made) else ""
+        note(f"Judge them: workbench {_command(made)} judge {made.name} --pair ID --verdict a --as WHO{rule}")
+
+
+def of_sample_domain(made: PairSet) -> bool:
+    """Whether the prompts come from the sample data, the only domain that the sample rule knows."""
+    from sample_data import ROOT
+    from workbench.dataset_store import open_dataset
+    from workbench.preferences import open_preference_set
+
+    todo: list[Any] = [made.info.source]
+    while todo:
+        source = todo.pop()
+        if "origin" in source:
+            if Path(source["origin"]).is_relative_to(ROOT):
+                return True
+            continue
+        name = source.get("prompts", {}).get("dataset", "")
+        if name in made.workspace.names("datasets"):
+            todo.append({"origin": open_dataset(made.workspace, name).info.source.origin})
+        elif name in made.workspace.names("prefs"):
+            todo += [one["candidates"] for one in open_preference_set(made.workspace, name).info.sources]
+    return False
+
+
+def _command(pair_set: PairSet) -> str:
+    return "arena" if pair_set.kind == "arena" else "pairs"
 
 
 def status_fields(pair_set: PairSet, status: PairStatus) -> dict[str, str]:
@@ -73,14 +102,15 @@ def show_pairs(pair_set: PairSet, args: argparse.Namespace) -> int:
         judged = {showing.pair for showing in pair_set.judgments().current} if args.open else set()
         pairs = list(islice((pair for pair in pair_set.pairs() if pair.id not in judged), args.rows))
     if args.json:
-        write_json({"schema": SCHEMA, "name": pair_set.name, "pairs": [_blind(pair) for pair in pairs]})
+        said = {"verdicts": [one._asdict() for one in _judgments_of(pair_set, pairs[0])]} if args.pair else {}
+        write_json({"schema": SCHEMA, "name": pair_set.name, "pairs": [_blind(pair) | said for pair in pairs]})
         return 0
     if not pairs:
         note(f"{pair_set.name} has no open pair left.")
     for number, pair in enumerate(pairs):
         if number:
             say()
-        write_fields(_pair_fields(pair))
+        write_fields(_pair_fields(pair) | (_verdicts_of(pair_set, pair) if args.pair else {}))
     return 0
 
 
@@ -89,7 +119,8 @@ def judge(pair_set: PairSet, args: argparse.Namespace) -> int:
     if args.rule:
         return _judge_by_rule(pair_set, args)
     if not args.pair or not args.annotator:
-        raise UsageError("a verdict needs --pair ID and --as WHO")
+        what = "taking a verdict back" if args.undo else "a verdict"
+        raise UsageError(f"{what} needs --pair ID and --as WHO")
     pair = pair_set.pair(args.pair)
     with pair_set.journal(args.annotator) as journal:
         if args.undo:
@@ -116,6 +147,11 @@ def _judge_by_rule(pair_set: PairSet, args: argparse.Namespace) -> int:
         return 0
     counts = ", ".join(f"{count:,} {WORDS.get(verdict, verdict)}" for verdict, count in sorted(report.verdicts.items()))
     say(f"{pair_set.name}  {report.judged:,} judged by the sample rule (synthetic){': ' if counts else ''}{counts}")
+    if report.judged and report.verdicts.get("tie", 0) >= NEARLY_ALL * report.judged:
+        note(
+            "The sample rule knows only the sample data's domain; elsewhere it finds no difference. "
+            "workbench prefs freeze --annotators WHO leaves its verdicts out."
+        )
     return 0
 
 
@@ -125,6 +161,17 @@ def _pair_fields(pair: Pair) -> dict[str, str]:
     tags = {name: value for name, value in pair.tags.items() if not name.startswith("stopped_")}
     fields = {"pair": pair.id, "prompt": readable(pair.prompt), "a": readable(pair.a), "b": readable(pair.b)}
     return fields | ({"tags": readable(tags)} if tags else {})
+
+
+def _judgments_of(pair_set: PairSet, pair: Pair) -> list[Judgment]:
+    return [one for showing, one in pair_set.judgments().current.items() if showing.pair == pair.id]
+
+
+def _verdicts_of(pair_set: PairSet, pair: Pair) -> dict[str, str]:
+    """Who said what of one pair, with the comments."""
+    found = _judgments_of(pair_set, pair)
+    lines = [f"{j.annotator}: {WORDS.get(j.verdict, j.verdict)}{f' ({j.comment})' if j.comment else ''}" for j in found]
+    return {"verdicts": "\n".join(lines)} if lines else {}
 
 
 def _blind(pair: Pair) -> dict[str, Any]:

@@ -111,10 +111,7 @@ def freeze(
         origins: Counter[str] = Counter()
         groups = {row["group"] for reading in readings for row in reading.rows(rule, counts, origins)}
         if not groups:
-            told = ", ".join(f"{count} {cause}" for cause, count in counts.items() if count) or "no pairs"
-            raise UsageError(
-                f"nothing to freeze from {', '.join(names)}: {told}. Judge pairs first, or relax the rule."
-            )
+            raise _nothing_to_freeze(names, readings, counts)
         files = _write_sides(folder, readings, rule, _held_out_groups(groups, rule), counts)
         content = {
             "schema": SCHEMA,
@@ -204,6 +201,18 @@ class _Reading:
             "faults": [str(fault) for fault in self.said.faults[:_MOST_FAULTS_NAMED]],
             "journals": [{"file": journal, "sha256": sha256, "lines": used} for journal, (sha256, used) in read],
         }
+
+
+def _nothing_to_freeze(names: Sequence[str], readings: Sequence[_Reading], counts: dict[str, int]) -> UsageError:
+    """What became of the pairs, and what could be done."""
+    words = {**{cause: cause.replace("_", " ") for cause in counts}, "ties": "tie" if counts["ties"] == 1 else "ties"}
+    told = ", ".join(f"{count} {words[cause]}" for cause, count in counts.items() if count) or "no pairs"
+    who = sorted({showing.annotator for reading in readings for showing in reading.said.current})
+    several = f" Several annotators judged ({', '.join(who[:6])}); --annotators WHO counts only theirs."
+    return UsageError(
+        f"nothing to freeze from {', '.join(names)}: {told}. Judge pairs first, or relax the rule."
+        + (several if len(who) > 1 else "")
+    )
 
 
 def _write_sides(

@@ -23,7 +23,7 @@ from engine.errors import DataError
 from engine.run.config_layers import SET, Resolved, parse_set, resolve
 from engine.run.config_toml import read_recipe, to_toml
 from engine.run.folder import RunFolder
-from workbench.errors import UsageError, WorkbenchError
+from workbench.errors import NotFound, UsageError, WorkbenchError
 from workbench.model_names import ResolvedModel, resolve_model
 from workbench.run_examples import EVAL_SHARE, Example, Split, examples_for, find_source, require_suits
 from workbench.run_list import Run
@@ -91,6 +91,8 @@ class FrozenFile:
 
 def plan_run(workspace: Workspace, request: LaunchRequest, *, quiet: bool = False) -> Plan:
     """Resolve model, data and config. Raises with what to do where something does not fit; writes nothing."""
+    if request.recipe and not request.recipe.exists():
+        raise NotFound(f"{request.recipe} does not exist")
     recipe = read_recipe(request.recipe) if request.recipe else {}
     layers: list[tuple[str, dict[str, Any]]] = []
     if request.recipe:

@@ -130,8 +130,10 @@ def all_runs(workspace: Workspace) -> list[Run]:
 def find_run(workspace: Workspace, reference: str) -> Run:
     """The run that `reference` means: "-", an ID, a name, or a unique beginning of an ID, in this order.
 
-    Raises NotFound where there is none, UsageError where there are several (they are listed).
+    `run:` before it, as in --model run:ID, is left out. Raises NotFound where there is none, UsageError where there
+    are several (they are listed).
     """
+    reference = reference.removeprefix("run:")
     names = workspace.names("runs")
     if not names:
         raise NotFound(f"no runs in {workspace.root} yet; start one with: workbench train")

@@ -11,6 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -103,7 +104,7 @@ def as_json(run: Run) -> dict[str, Any]:
 def progress_line(summary: RunSummary) -> str:
     """One line about a run that goes on: step, pace, and the two metrics that matter most."""
     first = next((name for name in SHOWN.get(summary.method, ()) if name in summary.last), None)
-    names = [name for name in (first, "eval_loss") if name in summary.last]
+    names = [name for name in dict.fromkeys((first, "eval_loss")) if name in summary.last]
     parts = [
         summary.id,
         "" if summary.state == "running" else summary.state,
@@ -112,6 +113,28 @@ def progress_line(summary: RunSummary) -> str:
         *(f"{name} {number(summary.last[name], 4)}" for name in names if name is not None),
     ]
     return "  ".join(part for part in parts if part)
+
+
+def follow(tell: Callable[[str], None]) -> Callable[[RunSummary], None]:
+    """A listener for `wait_for_end` that tells the lines in which something is said.
+
+    Left out are the last moments of a run at its end, lines without a figure, and metrics that a run which goes on
+    still shows from its earlier attempt.
+    """
+    before: dict[str, float] = {}
+
+    def hear(summary: RunSummary) -> None:
+        nonlocal before
+        if summary.state == "preparing":
+            before = summary.last
+        if summary.state == "stopping" and summary.total_steps and summary.step >= summary.total_steps:
+            return
+        stale = bool(before) and summary.last == before and summary.state in ALIVE
+        line = progress_line(replace(summary, last={}) if stale else summary)
+        if line != summary.id:
+            tell(line)
+
+    return hear
 
 
 def wait_for_end(

@@ -16,6 +16,7 @@ import time
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TextIO
 
 from engine.run.safe_text import safe
@@ -144,6 +145,19 @@ def number(value: float | int | None, digits: int = 3) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.{digits}f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.{digits}g}"
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """A count with its noun: 1 row, 2 rows."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def local_time(written: str) -> str:
+    """An ISO 8601 time in this machine's zone, to the minute; what is no time is left as it is."""
+    try:
+        return datetime.fromisoformat(written).astimezone().strftime("%Y-%m-%d %H:%M")
+    except ValueError:
+        return written
 
 
 def duration(seconds: float | None) -> str:

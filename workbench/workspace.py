@@ -114,8 +114,8 @@ class Workspace:
             if os.path.lexists(self.folder(other) / name):
                 shared = "" if other == kind else " (datasets and preference sets share their names)"
                 raise NameTaken(
-                    f"the name {name} is taken by a {SINGULAR[other]} in this workspace{shared}. Choose another name; "
-                    "nothing is overwritten."
+                    f"the name {name} is taken by {with_article(SINGULAR[other])} in this workspace{shared}. "
+                    "Choose another name; nothing is overwritten."
                 )
 
     @contextmanager
@@ -159,10 +159,15 @@ def check_name(name: str, what: str) -> str:
     """Returns `name` if it may name a `what`; else raises UsageError that says what is allowed."""
     if not _NAME.fullmatch(name) or ".." in name:
         raise UsageError(
-            f"{name[:80]!r} cannot name a {what}: a name is 1 to 64 letters, digits, '.', '_' or '-', starts with a "
-            "letter or digit, and has no '..' or '/'."
+            f"{name[:80]!r} cannot name {with_article(what)}: a name is 1 to 64 letters, digits, '.', '_' or '-', "
+            "starts with a letter or digit, and has no '..' or '/'."
         )
     return name
+
+
+def with_article(noun: str) -> str:
+    """a run, an arena."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def init(path: str | os.PathLike[str]) -> Workspace:
@@ -194,7 +199,8 @@ def open_workspace(path: str | os.PathLike[str] | None = None) -> Workspace:
     root, how = _find(path)
     marker = root / MARKER
     if not marker.is_file():
-        raise NotFound(f"no workspace at {root} ({how}): it has no {MARKER}. Make one with: workbench init {root}")
+        where = f"{root} ({how})" if how else str(root)
+        raise NotFound(f"no workspace at {where}: it has no {MARKER}. Make one with: workbench init {root}")
     content = read_toml(marker)
     schema = content.get("schema")
     if not isinstance(schema, int) or not isinstance(content.get("id"), str):
@@ -231,7 +237,7 @@ def write_toml(path: Path, content: dict[str, Any]) -> None:
 
 def _find(path: str | os.PathLike[str] | None) -> tuple[Path, str]:
     if path is not None:
-        return Path(os.path.abspath(path)), "--workspace"
+        return Path(os.path.abspath(path)), ""
     if named := os.environ.get(ENVIRONMENT_VARIABLE):
         return Path(os.path.abspath(named)), f"${ENVIRONMENT_VARIABLE}"
     here = Path.cwd()

@@ -188,3 +188,44 @@ class TestTheLoopInCommands:
         code, _, err = run(capsys, "pairs", "judge", "p", "--verdict", "a")
         assert code == 2
         assert "--pair ID and --as WHO" in err
+
+    def test_hints_name_the_verb_and_export_takes_a_format(
+        self, capsys: pytest.CaptureFixture[str], typed, tmp_path: Path
+    ) -> None:
+        code, _, err = run(capsys, "prefs", "export", "q", "--fromat", "jsonl")
+        assert (code, "See: workbench prefs export --help" in err) == (2, True)
+        rows = [{"prompt": f"q{n}", "chosen": "x", "rejected": "y"} for n in range(4)]
+        (tmp_path / "two.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        typed("data", "add", str(tmp_path / "two.jsonl"))
+        typed("pairs", "make", "p", "--from", "two")
+        typed("prefs", "freeze", "p", "--to", "q")
+        typed("prefs", "export", "q", "--to", str(tmp_path / "out.data"), "--format", "jsonl")
+        assert len((tmp_path / "out.data").read_text().splitlines()) == 4
+        assert run(capsys, "prefs", "export", "q", "--format", "parquet")[0] == 2
+
+    def test_the_sample_rule_is_not_offered_for_other_data(
+        self, capsys: pytest.CaptureFixture[str], typed, tmp_path: Path
+    ) -> None:
+        from sample_data import files
+
+        (tmp_path / "two.jsonl").write_text(json.dumps({"prompt": "q", "a": "x", "b": "y"}) + "\n")
+        typed("data", "add", str(tmp_path / "two.jsonl"), str(files()["pairs"]))
+        code, _, err = run(capsys, "pairs", "make", "p", "--from", "two")
+        assert (code, "--rule sample" in err) == (0, False)
+        code, _, err = run(capsys, "pairs", "make", "s", "--from", "pairs")
+        assert (code, "--rule sample" in err) == (0, True)
+        code, _, err = run(capsys, "pairs", "judge", "p", "--rule", "sample")
+        assert (code, "--annotators WHO" in err) == (0, True)
+        code, _, err = run(capsys, "eval", "sample", "--on", "two", "--split", "all")
+        assert (code, "--split is ignored" in err, "workbench pairs make" in err) == (2, True, True)
+
+    def test_one_pair_is_shown_with_its_verdicts(self, typed, tmp_path: Path) -> None:
+        (tmp_path / "two.jsonl").write_text(json.dumps({"prompt": "q", "a": "x", "b": "y"}) + "\n")
+        typed("data", "add", str(tmp_path / "two.jsonl"))
+        typed("pairs", "make", "p", "--from", "two")
+        [pair] = json.loads(typed("pairs", "show", "p", "--json"))["pairs"]
+        typed("pairs", "judge", "p", "--pair", pair["id"], "--verdict", "a", "--as", "eva", "--comment", "clear")
+        assert "eva: a better (clear)" in typed("pairs", "show", "p", "--pair", pair["id"])
+        assert "eva" not in typed("pairs", "show", "p")
+        [shown] = json.loads(typed("pairs", "show", "p", "--pair", pair["id"], "--json"))["pairs"]
+        assert [one["comment"] for one in shown["verdicts"]] == ["clear"]

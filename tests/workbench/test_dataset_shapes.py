@@ -142,6 +142,12 @@ def test_recognised_and_converted(raw: dict[str, Any], shape: str, expected: dic
     assert any(column in recognition.why for column in raw)
 
 
+def test_the_explanation_names_the_turns_that_there_are() -> None:
+    assert recognise([{"prompt": "q"}]).why.endswith("texts become one user turn.")
+    assert "one assistant turn for each answer" in recognise([{"prompt": "q", "a": "x", "b": "y"}]).why
+    assert recognise([{"prompt": "q", "completion": "r"}]).why.endswith("texts become one user and one assistant turn.")
+
+
 class TestMapping:
     def test_columns_by_name(self) -> None:
         raw = {"frage": "q", "antwort": "r"}

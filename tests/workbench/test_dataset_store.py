@@ -258,3 +258,9 @@ def test_a_large_file_is_read_in_bounded_memory(workspace: Workspace, tmp_path: 
     rows, peak_mb = subprocess.run(call, capture_output=True, text=True, check=True).stdout.split()
     assert int(rows) == 12_000
     assert int(peak_mb) < 100
+
+
+def test_a_folder_is_refused_before_a_name_is_asked_for(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace.datasets)
+    with pytest.raises(UnreadableData, match="is a folder, not a dataset saved by `datasets`"):
+        add_dataset(workspace, "..")

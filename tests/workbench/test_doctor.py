@@ -105,6 +105,8 @@ class TestOtherChecks:
         assert "chmod" in check_workspace(str(workspace.root)).remedy
         workspace.root.chmod(0o700)
         monkeypatch.setattr(doctor, "free_megabytes", lambda place: 5)
+        monkeypatch.setattr(doctor, "_device_of", lambda place: 7)
+        assert check_disk(str(workspace.root)).found.count("MB free") == 1  # one disk is said once
         assert check_disk(str(workspace.root)).state == "lacks"
 
 

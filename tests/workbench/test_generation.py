@@ -10,10 +10,13 @@ import pytest
 from workbench import generation
 from workbench.canonical_rows import PromptRow
 from workbench.dataset_store import add_dataset
-from workbench.errors import WorkbenchError
+from workbench.errors import UsageError, WorkbenchError
 from workbench.generation import GenerationJob, Sampling, generate
 from workbench.model_names import ResolvedModel
 from workbench.pair_generation import ask_models
+from workbench.pair_sets import pairs_from_dataset
+from workbench.preferences import freeze
+from workbench.prompt_source import find_prompts
 from workbench.workspace import Workspace
 
 MODEL = ResolvedModel("one", Path("/base"), Path("/adapter"))
@@ -61,7 +64,27 @@ def test_a_prompt_without_room_is_left_out_for_all_models(
     (tmp_path / "d.jsonl").write_text("".join(json.dumps({"prompt": f"q{n}"}) + "\n" for n in range(3)))
     dataset = add_dataset(workspace, tmp_path / "d.jsonl")
     answered["ids"] = ["d:1", "d:3"]
-    found = ask_models(dataset, [MODEL, MODEL], Sampling(), quiet=True)
+    found = ask_models(find_prompts(workspace, dataset.name), [MODEL, MODEL], Sampling(), quiet=True)
     assert [prompt["id"] for prompt in found.prompts] == ["d:1", "d:3"]
     assert [len(answers) for answers in found.answers] == [2, 2]
     assert (found.source["asked"], found.source["too_long"]) == (3, 1)
+
+
+def test_a_preference_set_gives_its_held_out_prompts(workspace: Workspace, tmp_path: Path) -> None:
+    rows = [{"prompt": f"q{n}", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(20)]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs_from_dataset(workspace, "p", add_dataset(workspace, tmp_path / "d.jsonl"))
+    frozen = freeze(workspace, "p", "f")
+    held_out = [row["prompt"] for row in frozen.rows("eval")]
+    asked = find_prompts(workspace, "f")
+    assert 0 < len(held_out) < 20
+    assert [row["prompt"] for row in asked.prompts()] == held_out
+    assert asked.sha256 == frozen.info.files["eval.jsonl"]
+
+
+def test_a_reward_model_does_not_write(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "d.jsonl").write_text('{"prompt": "q"}\n')
+    dataset = add_dataset(workspace, tmp_path / "d.jsonl")
+    (tmp_path / "reward_head.safetensors").write_bytes(b"")
+    with pytest.raises(UsageError, match="scores answers, it does not write them"):
+        ask_models(find_prompts(workspace, dataset.name), [MODEL, ResolvedModel("r", tmp_path)], Sampling())

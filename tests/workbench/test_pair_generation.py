@@ -94,7 +94,27 @@ class TestArena:
         assert main(["--workspace", str(workspace.root), "arena", "report", "ar"]) == 0
         out = capsys.readouterr().out
         assert "0.875 for the first" in out
-        assert "3 wins, 0 losses, 1 ties" in out
+        assert "3 wins, 0 losses, 1 tie (a tie counts half)" in out
+
+    def test_several_annotators_are_named_and_rate_and_counts_agree(
+        self, workspace: Workspace, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arena = pairs_from_models(workspace, "ar", two_models(list("abcd"), list("wxyz")), kind="arena")
+        pairs = list(arena.pairs())
+        with arena.journal("me") as journal:
+            for pair in pairs[:2]:
+                journal.append(pair.id, "a" if pair.source_a == "one" else "b", origin="typed")
+        with arena.journal("rule") as journal:
+            for pair in pairs:
+                journal.append(pair.id, "tie", origin="rule")
+        rate = report(arena)["win_rate"]
+        assert rate["rate"] == (0.75 + 0.75 + 0.5 + 0.5) / 4
+        assert (rate["wins"], rate["losses"], rate["ties"]) == (2, 0, 2)
+        assert main(["--workspace", str(workspace.root), "arena", "report", "ar"]) == 0
+        out = " ".join(capsys.readouterr().out.split())
+        assert "me (2), rule (4); some by the sample rule (synthetic); 2 pairs with several verdicts: the mean" in out
+        assert "2 wins, 0 losses, 2 ties, by each pair's mean" in out
+        assert "counts half" not in out
 
     def test_a_pair_set_of_one_model_is_no_arena(self, workspace: Workspace) -> None:
         texts = [Answer(f"d:{n}", sample, f"{n} {sample}", True, 3, -1.0) for n in range(4) for sample in range(2)]

@@ -203,9 +203,17 @@ class TestFreezing:
             journal.undo(Showing(next(pairs.pairs()).id, "alice"))
         assert freeze(workspace, "p", "f").info.counts["unjudged"] == 1
 
+    def test_annotators_who_disagree_everywhere_are_named(self, workspace: Workspace) -> None:
+        pairs = make_pairs(workspace, prompts=3, each=1)
+        judge(pairs, "alice", ["a"] * 3)
+        judge(pairs, "rule", ["tie"] * 3)
+        with pytest.raises(UsageError, match=r"3 undecided.*\(alice, rule\); --annotators WHO"):
+            freeze(workspace, "p", "f")
+        assert freeze(workspace, "p", "f", FreezeRule(annotators=("alice",))).info.counts["undecided"] == 0
+
     def test_nothing_to_freeze_says_what_became_of_the_pairs(self, workspace: Workspace) -> None:
         judge(make_pairs(workspace, prompts=3, each=1), "alice", ["tie", "skip"])
-        with pytest.raises(UsageError, match=r"nothing to freeze from p: 1 ties, 1 skipped, 1 unjudged"):
+        with pytest.raises(UsageError, match=r"nothing to freeze from p: 1 tie, 1 skipped, 1 unjudged"):
             freeze(workspace, "p", "f")
         assert list(workspace.prefs.iterdir()) == []
         with pytest.raises(NotFound):

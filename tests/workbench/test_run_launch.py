@@ -113,6 +113,10 @@ class TestConfig:
         assert written["train"]["threads"] > 0
         assert [event["kind"] for event in run.events()] == ["created"]
 
+    def test_a_recipe_that_is_not_there(self, data: Workspace, tmp_path: Path) -> None:
+        with pytest.raises(NotFound, match=r"missing\.toml does not exist"):
+            plan(data, "sft", "demos", recipe=tmp_path / "missing.toml")
+
     def test_layers(self, data: Workspace, tmp_path: Path) -> None:
         recipe = tmp_path / "r.toml"
         recipe.write_text('[optim]\nlr = 1e-3\nweight_decay = 0.5\n[dpo]\nbeta = 0.3\n[train]\ndevice = "cuda"\n')

@@ -29,6 +29,7 @@ class TestFinding:
             ("1124-d", "1124-dpo-sample-a1b"),
             ("1123", "1123-sft-qwen3-8b-zzz"),
             ("qwen3-8b", "1123-sft-qwen3-8b-zzz"),
+            ("run:1123", "1123-sft-qwen3-8b-zzz"),
             ("-", "1124-dpo-sample-a1b"),
         ],
     )
@@ -122,6 +123,23 @@ class TestCommands:
         assert (folder.control / "stop.json").exists()
         assert lock is not None
         lock.release()
+
+    def test_a_living_run_is_not_resumed_but_watched(
+        self, workspace: Workspace, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = make_run(workspace, "1124-sft-a-k3f", phase="running")
+        lock = hold(folder.lock_path)
+        assert main(["--workspace", str(workspace.root), "runs", "resume", "-"]) == 1
+        assert "running already; watch it with: workbench runs watch 1124-sft-a-k3f" in capsys.readouterr().err
+        assert lock is not None
+        lock.release()
+
+    def test_a_failed_run_offers_log_and_resume(self, workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+        make_run(workspace, "1124-sft-a-k3f", phase="failed", checkpoints=(2,))
+        assert main(["--workspace", str(workspace.root), "runs", "show", "run:1124-sft-a-k3f"]) == 0
+        out = capsys.readouterr().out
+        assert "workbench runs logs 1124-sft-a-k3f" in out
+        assert "workbench runs resume 1124-sft-a-k3f" in out
 
 
 def test_age() -> None:

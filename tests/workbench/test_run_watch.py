@@ -8,8 +8,8 @@ import pytest
 
 from tests.workbench.run_folders import make_run
 from workbench.cli import main
-from workbench.run_list import find_run
-from workbench.run_watch import frame, sparkline, wait_for_end
+from workbench.run_list import RunSummary, find_run
+from workbench.run_watch import follow, frame, sparkline, wait_for_end
 from workbench.workspace import Workspace
 
 
@@ -56,3 +56,30 @@ def test_waiting_ends_with_the_runs_exit_code(workspace: Workspace, phase: str, 
     heard: list[str] = []
     assert wait_for_end(find_run(workspace, "-"), lambda summary: heard.append(summary.state)) == code
     assert len(heard) == 1
+
+
+def summary(state: str, step: int, total: int = 5, **last: float) -> RunSummary:
+    return RunSummary("1124-sft-a-k3f", "sft", "a", "", state, "", step, total, None, None, "cpu", last, None)
+
+
+class TestFollowing:
+    def lines(self, *summaries: RunSummary) -> list[str]:
+        told: list[str] = []
+        hear = follow(told.append)
+        for one in summaries:
+            hear(one)
+        return [line.removeprefix("1124-sft-a-k3f  ") for line in told]
+
+    def test_a_metric_stands_once_and_a_line_says_something(self) -> None:
+        assert self.lines(summary("running", 0, eval_loss=2.0)) == ["step 0/5  eval_loss 2.0000"]
+        assert self.lines(summary("running", 0, 0)) == []
+
+    def test_the_metrics_of_an_earlier_attempt_are_not_told(self) -> None:
+        resumed = self.lines(
+            summary("preparing", 4, loss=9.0), summary("running", 2, loss=9.0), summary("running", 3, loss=1.0)
+        )
+        assert resumed == ["preparing  step 4/5", "step 2/5", "step 3/5  loss 1.0000"]
+
+    def test_stopping_is_told_only_before_the_end(self) -> None:
+        assert self.lines(summary("stopping", 5), summary("done", 5)) == ["done  step 5/5"]
+        assert self.lines(summary("stopping", 3)) == ["stopping  step 3/5"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 
 import pytest
@@ -11,10 +12,12 @@ import pytest
 from workbench.terminal_output import (
     Column,
     Progress,
+    counted,
     cut,
     duration,
     field_lines,
     json_line,
+    local_time,
     number,
     shown_width,
     table_lines,
@@ -91,3 +94,13 @@ def test_progress_is_one_renewed_line_on_a_terminal_and_rare_lines_elsewhere() -
         bar.close()
     assert screen.getvalue() == "\r\x1b[Kreading ␛  50 %  rows\r\x1b[K"
     assert file.getvalue() == "reading ␛  50 %  rows\n"
+
+
+def test_counts_have_their_noun_and_times_are_short() -> None:
+    assert [counted(1, "row"), counted(2000, "row"), counted(0, "loss", "losses")] == [
+        "1 row",
+        "2,000 rows",
+        "0 losses",
+    ]
+    assert re.fullmatch(r"2026-11-2\d \d\d:\d\d", local_time("2026-11-24T12:02:03.123456+00:00"))
+    assert local_time("unknown") == "unknown"

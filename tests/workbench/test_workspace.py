@@ -112,6 +112,12 @@ class TestNames:
         with pytest.raises(UsageError, match="letters, digits"):
             check_name(name, "dataset")
 
+    def test_words_fit_the_noun(self, workspace: Workspace) -> None:
+        with pytest.raises(UsageError, match="name an arena:"):
+            check_name("../x", "arena")
+        with pytest.raises(NotFound, match=r"no workspace at \S+: it has no"):  # no word of --workspace from Python
+            open_workspace(workspace.root / "nothing")
+
     def test_datasets_and_preference_sets_share_their_names(self, workspace: Workspace) -> None:
         with workspace.new_folder("prefs", "x"):
             pass
