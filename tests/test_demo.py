@@ -53,7 +53,7 @@ def test_the_reward_model_is_above_080_and_above_chance_on_every_component(demo:
 
 @pytest.mark.parametrize("after", ["dpo", "ppo"])
 def test_preference_training_raises_the_gold_score_by_more_than_five_standard_errors(demo: Any, after: str) -> None:
-    difference = demo[0]["gold"]["differences"][f"sft - {after}"]
+    difference = demo[0]["gold"]["differences"][f"{after} - sft"]
     assert demo[0]["gold"]["prompts"] >= 600
     assert difference["mean"] > 0
     assert difference["in_standard_errors"] > 5

@@ -153,7 +153,8 @@ def _checked_value(section: str, key: Field[Any], value: Any, origin: str, metho
         return value
     default = METHOD_DEFAULTS[method].get(f"{section}.{key.name}", key.default)
     usual = f", or remove it to use {_shown(default)}" if default not in ("", ()) else ""
-    raise ConfigError(f"{origin}: [{section}] {key.name} = {_shown(value)}: {fault}. Edit the key{usual}")
+    remedy = "Give another value" if origin == SET else f"Edit the key{usual}"
+    raise ConfigError(f"{origin}: [{section}] {key.name} = {_shown(value)}: {fault}. {remedy}")
 
 
 def _place(key: str, sections: Sequence[str]) -> tuple[str, str]:
