@@ -30,7 +30,7 @@ TRACEBACK_VARIABLE = "WORKBENCH_TRACEBACK"
 
 COMMANDS: dict[str, tuple[str, str]] = {
     # name: (module that adds its arguments by `configure(command, parser)`, what it does)
-    "demo": ("workbench.command_demo", "the whole loop on the sample data, with a report; about 5 minutes"),
+    "demo": ("workbench.command_demo", "the whole loop on the sample data, with a report; under 5 minutes"),
     "init": ("workbench.command_workspace", "make a workspace"),
     "data": ("workbench.command_data", "datasets: add ls show"),
     "pairs": ("workbench.command_pairs", "pairs of answers and their verdicts: make judge ls show status"),

@@ -33,7 +33,7 @@ def facts() -> dict[str, Any]:
     kl = {"nats_per_sequence": 1.2, "standard_error": None, "nats_per_token": 0.05, "step": 40}
     rate = {"rate": 0.6, "low": 0.55, "high": 0.65, "wins": 9, "losses": 3, "ties": 3}
     return {
-        "workspace": "/tmp/workbench-demo-abcdefgh",
+        "workspace": "/somewhere/workbench-demo-abcdefgh",
         "data": dict.fromkeys(DATASETS, 1000),
         "pairs": {
             "pairs": 5000, "verdicts": {"a": 2500, "b": 2500}, "verdicts_from": "the sample rule (synthetic)",

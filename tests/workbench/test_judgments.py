@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
 from pathlib import Path
@@ -278,16 +279,10 @@ def test_any_unicode_survives_a_line(pair: str, comment: str, strength: int) -> 
     judgment = Judgment(1, "x", None, pair, "alice", 0, "overall", "a", strength, "ab", "typed", "", comment)
     line = encode(judgment)
     assert line.count(b"\n") == 1
-    path = (
-        Path(f"/dev/shm/alice.{os.getpid()}.jsonl")
-        if Path("/dev/shm").is_dir()
-        else Path(f"/tmp/alice.{os.getpid()}.jsonl")
-    )
-    try:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "alice.1.jsonl"
         path.write_bytes(line)
         assert read_journal(path).lines == ((1, judgment),)
-    finally:
-        path.unlink()
 
 
 SITTING = """
