@@ -46,8 +46,6 @@ class Method(Protocol):
     """A source of updates and their evaluation."""
 
     total_steps: int
-    metric_defaults: Mapping[str, float]
-    """Metrics that are known without a step, reported at step 0 (empty for most)."""
 
     def modules(self) -> Mapping[str, nn.Module]:
         """Trainable modules beside the base, by name: a reward head, a value head."""
@@ -112,10 +110,6 @@ class ExampleOrder:
     def used(self) -> list[int]:
         """Every example that the run will take, ascending: a short run takes a part of the data only."""
         return sorted({index for step in range(self.total_steps) for index in self.indices(step)})
-
-    def epoch(self, step: int) -> float:
-        """Passes over the data completed after `step` steps."""
-        return min(step * self._batch_size, self._total) / self._examples
 
     def _index(self, position: int) -> int:
         epoch, offset = divmod(position, self._examples)

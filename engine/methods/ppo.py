@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 class ProximalPolicyOptimisation:
     """PPO-RLHF: sample, score, estimate advantages, then a few clipped updates."""
 
-    metric_defaults: Mapping[str, float] = {}
-
     def __init__(
         self,
         roles: RoleModel,

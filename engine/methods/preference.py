@@ -19,8 +19,6 @@ from engine.objectives.preference import dpo_loss
 class PreferenceOptimisation:
     """DPO, optionally with the token-mean NLL of the chosen answer added (sft_coef; arXiv:2404.19733)."""
 
-    metric_defaults: Mapping[str, float] = {}
-
     def __init__(
         self,
         roles: RoleModel,

@@ -19,8 +19,6 @@ from engine.objectives.reward import bradley_terry_loss
 class RewardModelling:
     """Bradley-Terry on (chosen, rejected); both answers of a pair go through in the same packed pass."""
 
-    metric_defaults: Mapping[str, float] = {}
-
     def __init__(
         self,
         roles: RoleModel,

@@ -17,8 +17,6 @@ from engine.model.adapters import RoleModel
 class SupervisedFineTuning:
     """L = -sum of trained log-probs / number of trained tokens, over the whole optimizer step."""
 
-    metric_defaults: Mapping[str, float] = {}
-
     def __init__(
         self,
         roles: RoleModel,

@@ -61,10 +61,6 @@ class RoleModel:
         """The parameters that train, by name: the same set for the life of the object."""
         return self._trainable
 
-    def has_role(self, role: str) -> bool:
-        """True where `role` can be used."""
-        return role in self._adapters or (role == REFERENCE and self._frozen_copy is not None)
-
     def keep_frozen_reference(self) -> None:
         """Full fine-tuning: keep a frozen copy of the weights as they are now, to be the reference."""
         if self.is_lora or self._frozen_copy is not None:
