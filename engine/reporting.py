@@ -52,10 +52,12 @@ class Reporter:
             self._thread.join()
 
     def status(self, **changes: Any) -> None:
-        """Change fields of status.json and write it."""
+        """Change fields of status.json and write it; what changes nothing is left to the heartbeat."""
         with self._lock:
-            self._status = replace(self._status, **changes)
-        self._write()
+            before, self._status = self._status, replace(self._status, **changes)
+            same = self._status == before
+        if not same:
+            self._write()
 
     def event(self, kind: str, **fields: Any) -> None:
         """Append one line to events.jsonl."""

@@ -170,7 +170,7 @@ def usable_cores() -> int:
 
 
 def new_run_id(workspace: Workspace, method: str, name: str) -> str:
-    """MMDD-METHOD-NAME-XXX: sorts by day, says what it is, and ends in three characters that make it unique."""
+    """1124-dpo-NAME-k3f: month and day, so that IDs sort, what it is, and three characters that make it unique."""
     check_name(name, "run")
     taken = set(workspace.names("runs"))
     stem = f"{datetime.now():%m%d}-{method}-{name[:NAME_CHARACTERS].rstrip('.-_')}"

@@ -30,6 +30,13 @@ def shaken(model: Any) -> RoleModel:
     return roles
 
 
+def probe_on(roles: RoleModel, asked: list[PromptExample], folder: Path, *, max_new_tokens: int) -> Probe:
+    """A probe that asks all of `asked`, in more than one micro-batch."""
+    settings = ProbeConfig(prompts=len(asked), max_new_tokens=max_new_tokens)
+    tokenizer = ChatTokenizer.from_folder(folder)
+    return Probe(roles, asked, tokenizer, settings, tokens_per_micro_batch=4 * len(asked), device=CPU)
+
+
 def exact_first_token_kl(roles: RoleModel, prompt: PromptExample) -> float:
     """KL of the next-token distributions after the prompt, in nats, summed over the whole vocabulary."""
     ids = torch.tensor([list(prompt.prompt)])
@@ -43,14 +50,7 @@ def exact_first_token_kl(roles: RoleModel, prompt: PromptExample) -> float:
 def test_one_token_answers_agree_with_the_exact_divergence(tiny_model: Any, tiny_model_folder: Path) -> None:
     roles = shaken(tiny_model)
     asked = prompts(600)
-    probe = Probe(
-        roles,
-        asked,
-        ChatTokenizer.from_folder(tiny_model_folder),
-        ProbeConfig(prompts=600, max_new_tokens=1),
-        tokens_per_micro_batch=2048,
-        device=CPU,
-    )
+    probe = probe_on(roles, asked, tiny_model_folder, max_new_tokens=1)
     reading = probe.read(lambda: None)
     exact = sum(exact_first_token_kl(roles, prompt) for prompt in asked) / len(asked)
     error = reading.metrics[STANDARD_ERROR]
@@ -62,14 +62,7 @@ def test_one_token_answers_agree_with_the_exact_divergence(tiny_model: Any, tiny
 def test_samples_carry_the_log_ratio_of_each_token(tiny_model: Any, tiny_model_folder: Path) -> None:
     roles = shaken(tiny_model)
     asked = prompts(4)
-    probe = Probe(
-        roles,
-        asked,
-        ChatTokenizer.from_folder(tiny_model_folder),
-        ProbeConfig(prompts=4, max_new_tokens=6),
-        tokens_per_micro_batch=64,
-        device=CPU,
-    )
+    probe = probe_on(roles, asked, tiny_model_folder, max_new_tokens=6)
     first, again = probe.read(lambda: None), probe.read(lambda: None)
     assert first.samples == again.samples
     assert len(first.samples) == 4
