@@ -124,10 +124,15 @@ class TrainingLoop:
             measured.update(self._probed(done))
         self._progress.unfinished = None
         self._emit(done, measured)
+        best_before = self._progress.best
         improved = self._note_best(done, measured)
         asked = control.pending(self._folder, "checkpoint") is not None
-        if (improved or asked or done % self._checkpoint_every == 0) and self._checkpoint() and improved:
+        saved = (improved or asked or done % self._checkpoint_every == 0) and self._checkpoint()
+        if improved and saved:
             self._tell_best()
+        elif improved:
+            # The best is a checkpoint: one that could not be written is none.
+            self._progress.best = best_before
 
     def _train(self, step: int) -> dict[str, float]:
         """All updates of one step."""

@@ -240,6 +240,30 @@ def test_a_failed_checkpoint_is_told_and_the_run_goes_on(
     assert not list(folder.checkpoints.glob("*.tmp-*"))
 
 
+def test_a_best_step_without_its_checkpoint_is_not_the_best(
+    make: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine import checkpoints
+    from engine.methods.sft import SupervisedFineTuning
+
+    true_save = checkpoints.save_file
+    failures = iter([True])
+    rising = iter([9.0, 1.0, 2.0, 3.0])
+
+    def full_once(*arguments: Any, **options: Any) -> None:
+        if next(failures, False):
+            raise OSError(28, "No space left on device")
+        true_save(*arguments, **options)
+
+    monkeypatch.setattr(checkpoints, "save_file", full_once)
+    monkeypatch.setattr(SupervisedFineTuning, "evaluate", lambda self, check: {"eval_loss": next(rising)})
+    folder = make("worse", "sft", evaluation__every=1, checkpoint__every=100, train__steps=3)
+    run(folder)
+    # Step 1 has the lowest loss, but its checkpoint met the full disk.
+    assert folder.best() == {"step": 2, "metric": "eval_loss", "value": 2.0}
+    assert 2 in folder.checkpoint_steps()
+
+
 def test_micro_batch_size_does_not_change_the_loss(make: Callable[..., RunFolder]) -> None:
     for method in ("sft", "reward", "dpo"):
         one = run(make(f"one-{method}", method, train__steps=3))
