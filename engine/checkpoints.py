@@ -3,7 +3,8 @@
 A folder `checkpoints/step-000200` exists only whole: its MANIFEST.json, written last, lists every file with size and
 sha256. What fails that check is moved aside to `bad-step-…` and the one before is used. Safetensors and JSON only.
 The weights lie at the top of the folder, in the layout that peft and transformers load; what only a resume needs is
-under `trainer/`.
+under `trainer/`. An older checkpoint that is kept for its weights loses `trainer/`: first its manifest is replaced by
+one that lists the weights alone, so that it is whole at every moment.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from engine.errors import CheckpointError
-from engine.run.durable_files import fsync_folder
+from engine.run.durable_files import fsync_folder, write_atomically
 
 MANIFEST = "MANIFEST.json"
 TRAINER = "trainer"
+TRAINER_STATE = f"{TRAINER}/state.json"
+FREE_SPACE_FACTOR = 2
+"""Of the last checkpoint's size: free space that must be there before the next one is begun."""
 _NAME = re.compile(r"step-(\d{6,})")
 
 
@@ -38,17 +42,22 @@ def save_checkpoint(
     write_weights: Callable[[Path], None],
     tensors: Mapping[str, Mapping[str, torch.Tensor]],
     state: Mapping[str, Any],
+    margin: bool = True,
 ) -> Path:
     """Write `step-NNNNNN` and return its folder. An equal checkpoint that is already whole is kept.
 
     `write_weights` fills the folder; `tensors` become `trainer/NAME.safetensors`; `state` becomes
-    `trainer/state.json`. Raises CheckpointError where the disk is full or refuses; the ones before stay as they are.
+    `trainer/state.json`. With `margin` nothing is begun unless twice the size of the last checkpoint is free. Raises
+    CheckpointError where the disk is full or refuses; the ones before stay as they are.
     """
     final = checkpoints / folder_name(step)
     if final.exists():
-        if fault_of(final) is None:
+        if (fault := fault_of(final)) is None and can_resume(final):
             return final
-        quarantine(final)
+        if fault is not None:
+            quarantine(final)
+    if margin:
+        _require_space(checkpoints, final.name)
     aside = checkpoints / f"{folder_name(step)}.tmp-{uuid.uuid4().hex[:8]}"
     try:
         aside.mkdir(mode=0o700, parents=True)
@@ -59,6 +68,9 @@ def save_checkpoint(
             save_file(dict(group), trainer / f"{name}.safetensors")
         (trainer / "state.json").write_text(json.dumps({"schema": 1, "step": step, **state}, indent=2) + "\n")
         _seal(aside, step)
+        if final.exists():
+            # Weights alone, kept as a run's best: the whole checkpoint of the same step takes their place.
+            final.rename(checkpoints / f"{folder_name(step)}.tmp-{uuid.uuid4().hex[:8]}")
         aside.rename(final)
         fsync_folder(checkpoints)
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -71,6 +83,21 @@ def save_checkpoint(
     return final
 
 
+def _require_space(checkpoints: Path, name: str) -> None:
+    folders = _folders(checkpoints)
+    needed = FREE_SPACE_FACTOR * _size(folders[-1]) if folders else 0
+    free = shutil.disk_usage(checkpoints).free
+    if free < needed:
+        raise CheckpointError(
+            f"{name} was not written: {free // 2**20} MB are free on that disk, and {needed // 2**20} MB are wanted, "
+            f"{FREE_SPACE_FACTOR} times the last checkpoint. Free some space, or lower checkpoint.keep"
+        )
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
 def _seal(folder: Path, step: int) -> None:
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     listing = {}
@@ -78,13 +105,14 @@ def _seal(folder: Path, step: int) -> None:
         os.chmod(file, 0o600)
         _sync(file)
         listing[str(file.relative_to(folder))] = {"size": file.stat().st_size, "sha256": _sha256(file)}
-    manifest = folder / MANIFEST
-    manifest.write_text(json.dumps({"schema": 1, "step": step, "files": listing}, indent=2) + "\n")
-    os.chmod(manifest, 0o600)
-    _sync(manifest)
+    _write_manifest(folder, {"schema": 1, "step": step, "files": listing})
     for inner in [p for p in folder.rglob("*") if p.is_dir()]:
         fsync_folder(inner)
     fsync_folder(folder)
+
+
+def _write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
+    write_atomically(folder / MANIFEST, json.dumps(content, indent=2).encode() + b"\n", durable=True)
 
 
 def fault_of(folder: Path) -> str | None:
@@ -112,14 +140,21 @@ def quarantine(folder: Path) -> Path:
     return moved
 
 
+def can_resume(folder: Path) -> bool:
+    """Whether a whole checkpoint holds what a run needs to go on, and not its weights alone."""
+    return TRAINER_STATE in json.loads((folder / MANIFEST).read_text())["files"]
+
+
 def newest_valid(checkpoints: Path, on_fault: Callable[[str, str], None]) -> Path | None:
-    """The newest checkpoint that verifies; faulty ones are moved aside and told to `on_fault(name, what)`."""
+    """The newest checkpoint that verifies and that a run can go on from; faulty ones are moved aside and told to
+    `on_fault(name, what)`, weights that are kept alone are passed over."""
     for folder in reversed(_folders(checkpoints)):
         fault = fault_of(folder)
-        if fault is None:
+        if fault is not None:
+            quarantine(folder)
+            on_fault(folder.name, fault)
+        elif can_resume(folder):
             return folder
-        quarantine(folder)
-        on_fault(folder.name, fault)
     return None
 
 
@@ -130,25 +165,46 @@ def load_trainer(folder: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict
     return tensors, json.loads((trainer / "state.json").read_text())
 
 
-def prune(checkpoints: Path, *, keep: int, best_step: int | None) -> list[int]:
-    """Delete all but the newest `keep` checkpoints and the best one; half-written leftovers go too.
+def prune(checkpoints: Path, *, keep: int, best_step: int | None, keep_every: int = 0) -> list[int]:
+    """Keep the newest `keep` checkpoints whole, of the best and of multiples of `keep_every` the weights, and no more.
 
-    Nothing is deleted before the newest one has been read again and verified. Returns the steps deleted.
+    Weights that another run was made over (`RunFolder.needed_path`) are kept, too. Half-written leftovers go. Nothing
+    is deleted before the newest one has been read again and verified. Returns the steps deleted.
     """
     for leftover in checkpoints.glob("step-*.tmp-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     folders = _folders(checkpoints)
-    if not folders or fault_of(folders[-1]) is not None:
+    # Weights alone are no checkpoint to go on from, however new: a run that fell back may have some ahead of it.
+    whole = [folder for folder in folders if (folder / TRAINER_STATE).is_file()]
+    if not whole or fault_of(whole[-1]) is not None:
         return []
-    spared = {f.name for f in folders[-max(1, keep) :]}
-    if best_step is not None:
-        spared.add(folder_name(best_step))
-    gone = [folder for folder in folders if folder.name not in spared]
-    for folder in gone:
+    gone = []
+    for folder in folders:
+        step = _step(folder)
+        if folder in whole[-max(1, keep) :]:
+            continue
+        needed = (checkpoints / f"needed-{step:06d}").exists()
+        if step == best_step or needed or (keep_every > 0 and step % keep_every == 0):
+            _keep_weights_alone(folder)
+            continue
+        gone.append(step)
         # Without its manifest a folder is no checkpoint, so a kill in the middle leaves nothing that looks whole.
         (folder / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
-    return [int(folder.name.removeprefix("step-")) for folder in gone]
+    return gone
+
+
+def _keep_weights_alone(folder: Path) -> None:
+    """Take `trainer/` out of a checkpoint. One that is not whole is left for `newest_valid` to find."""
+    if not (folder / TRAINER).is_dir() or fault_of(folder) is not None:
+        return
+    manifest = json.loads((folder / MANIFEST).read_text())
+    weights = {name: entry for name, entry in manifest["files"].items() if not name.startswith(f"{TRAINER}/")}
+    try:
+        _write_manifest(folder, {**manifest, "files": weights})
+    except OSError:
+        return  # it stays whole, which costs space and nothing else
+    shutil.rmtree(folder / TRAINER, ignore_errors=True)
 
 
 def folder_name(step: int) -> str:
@@ -158,8 +214,11 @@ def folder_name(step: int) -> str:
 
 def _folders(checkpoints: Path) -> list[Path]:
     """Checkpoint folders by step, ascending, whole or not."""
-    found = [(int(m[1]), folder) for folder in checkpoints.glob("step-*") if (m := _NAME.fullmatch(folder.name))]
-    return [folder for _, folder in sorted(found)]
+    return sorted((folder for folder in checkpoints.glob("step-*") if _NAME.fullmatch(folder.name)), key=_step)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
 
 
 def _sync(file: Path) -> None:

@@ -3,10 +3,13 @@
     EngineError
     ├── ConfigError       run.toml, a recipe or --set says something that cannot be
     ├── DataError         examples that cannot be read or used
+    │   └── PrefixRewritten   a chat template that writes a beginning otherwise once more follows
     ├── ModelError        a model folder, an adapter or a tokenizer that does not fit
     ├── CheckpointError   a checkpoint that cannot be written or trusted
     ├── RunFolderError    a run folder that is torn, taken, unwritable or full
+    ├── DeviceTaken       a GPU that another process has leased
     ├── NumericalError    losses or gradients that are no numbers
+    ├── PeerLost          another of the processes that train together has ended; its reason counts, not this
     └── StopRequested     not a fault: the run was asked to stop
 
 Each message says what was found, where, what was expected and what to do.
@@ -27,6 +30,10 @@ class DataError(EngineError):
     """Examples that cannot be read or used."""
 
 
+class PrefixRewritten(DataError):
+    """A chat template writes the beginning of a conversation otherwise once more follows it."""
+
+
 class ModelError(EngineError):
     """A model folder, an adapter or a tokenizer that does not fit."""
 
@@ -39,8 +46,16 @@ class RunFolderError(EngineError):
     """A run folder that is torn, taken, unwritable or full."""
 
 
+class DeviceTaken(EngineError):
+    """A GPU that another process has leased."""
+
+
 class NumericalError(EngineError):
     """Losses or gradients that are no numbers, too often to go on."""
+
+
+class PeerLost(EngineError):
+    """Another process of this run has ended, so this one cannot go on."""
 
 
 class StopRequested(EngineError):

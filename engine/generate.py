@@ -101,7 +101,7 @@ class _Loaded:
     weights: tuple[str, str] = ("", "")
     device: str = ""
     model: Any = None
-    tokenizers: dict[str, ChatTokenizer] = field(default_factory=dict)
+    tokenizers: dict[tuple[str, str], ChatTokenizer] = field(default_factory=dict)
 
     def use(self, job: Job, device: Any) -> tuple[Any, ChatTokenizer]:
         """Model and tokenizer of a job, loaded unless the job before had the same."""
@@ -110,15 +110,15 @@ class _Loaded:
         from engine.model.loading import load_for_inference
 
         path, adapter = job.weights
-        if path not in self.tokenizers:
-            self.tokenizers[path] = ChatTokenizer.from_folder(path)
+        if job.weights not in self.tokenizers:
+            self.tokenizers[job.weights] = ChatTokenizer.of_model(path, adapter)
         if self.weights != job.weights or self.device != str(device):
             # Freed first, so that two models never have to fit at once.
             self.model, self.weights = None, ("", "")
             dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
             self.model = load_for_inference(Path(path), Path(adapter) if adapter else None, dtype=dtype, device=device)
             self.weights, self.device = job.weights, str(device)
-        return self.model, self.tokenizers[path]
+        return self.model, self.tokenizers[job.weights]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -158,12 +158,12 @@ def generate(job: Job, loaded: _Loaded | None = None, of_jobs: str = "") -> None
         torch.set_num_threads(job.threads)
     model, tokenizer = (loaded or _Loaded()).use(job, _device(job.device))
     window = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
-    prompts, dropped = read_prompts(Path(job.prompts), tokenizer, max(1, window - job.max_new_tokens + 1))
+    prompts, counts = read_prompts(Path(job.prompts), tokenizer, max(1, window - job.max_new_tokens + 1))
     total = len(prompts) * job.samples
     what = f"{of_jobs}answers of {Path(job.weights[1] or job.weights[0]).name}"
-    if dropped:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in dropped.most_common())
-        _tell(0, total, f"{of_jobs}{sum(dropped.values())} prompts have no answers ({reasons})")
+    if counts.dropped:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in counts.dropped.most_common())
+        _tell(0, total, f"{of_jobs}{counts.dropped.total()} prompts have no answers ({reasons})")
     rows = _answers(job, model, tokenizer, prompts, lambda done: _tell(done, total, what))
     out = Path(job.out)
     with disk_faults_named("writing the answers", out):

@@ -4,12 +4,17 @@ KL(policy || reference) over completions that the *current* policy samples, at t
 prompts: the k1 estimator, log p_policy - log p_reference summed over each completion, averaged over completions, in
 nats per sequence, with its standard error over prompts. The per-token figure divides the same sum by the number of
 sampled tokens. Both sides are scored by the training forward, so an untouched policy gives exactly 0.
+
+The first prompts are answered greedily, too: no figure is made of those answers, they are there to be read, since they
+differ from probe to probe by the policy alone.
 """
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,17 +22,20 @@ import torch
 
 from engine.data.chat import ChatTokenizer
 from engine.data.examples import PromptExample
-from engine.data.packing import Document, fill_by_token_budget, pack
+from engine.data.packing import Document, pack
 from engine.methods.method import mean_and_error, seed_of
 from engine.methods.rollout import sample_policy
 from engine.model.adapters import REFERENCE, RoleModel
 from engine.model.sampler import Completion
+from engine.ranks import balanced_groups, own_share, rank, words_of_all, world_size
 from engine.run.config import ProbeConfig
 
 PER_SEQUENCE = "kl/policy_reference_nats_per_sequence"
 PER_TOKEN = "kl/policy_reference_nats_per_token"
 STANDARD_ERROR = "kl/policy_reference_standard_error"
+PROBE_SECONDS = "probe/seconds"
 SAMPLES_KEPT = 16
+"""Prompts whose sampled answers are kept, and that are answered greedily."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +43,8 @@ class ProbeReading:
     """What one probe found."""
 
     metrics: dict[str, float]
-    samples: list[dict[str, Any]]
-    """Rows for samples.jsonl."""
+    samples: dict[str, list[dict[str, Any]]]
+    """Rows for samples.jsonl, by source: "probe" holds the sampled answers, "greedy" the most likely ones."""
 
 
 class Probe:
@@ -68,16 +76,10 @@ class Probe:
         """Sample, score under policy and reference, and sum up. `check` may raise StopRequested."""
         started = time.monotonic()
         check()
-        completions = sample_policy(
-            self._roles,
-            self._prompts,
-            max_new_tokens=self._settings.max_new_tokens,
-            temperature=self._settings.temperature,
-            stop_ids=self._tokenizer.stop_ids,
-            pad_id=self._tokenizer.pad_id,
-            seeds=[seed_of(self._settings.seed, "probe", p.id) for p in self._prompts],
-        )
+        completions = self._answers(self._prompts, self._settings.temperature)
         logratios = self._logratios(completions, check)
+        check()
+        greedy = self._answers(self._prompts[:SAMPLES_KEPT], 0.0)
         sums = [sum(row) for row in logratios]
         mean, error = mean_and_error(sums)
         metrics = {
@@ -85,9 +87,31 @@ class Probe:
             PER_TOKEN: sum(sums) / sum(len(row) for row in logratios),
             STANDARD_ERROR: error,
             "probe/completion_length": sum(len(c.ids) for c in completions) / len(completions),
-            "probe/seconds": time.monotonic() - started,
+            PROBE_SECONDS: time.monotonic() - started,
         }
-        return ProbeReading(metrics, self._rows(completions, logratios))
+        sampled = self._rows(completions[:SAMPLES_KEPT])
+        for row, ratios in zip(sampled, logratios, strict=False):
+            row["logratio"] = [round(x, 5) for x in ratios]
+        return ProbeReading(metrics, {"probe": sampled, "greedy": self._rows(greedy)})
+
+    def _answers(self, prompts: Sequence[PromptExample], temperature: float) -> list[Completion]:
+        """One completion a prompt; processes that train together share out the prompts."""
+        mine = prompts[rank() :: world_size()]
+        sampled: list[Completion] = []
+        if mine:
+            sampled = sample_policy(
+                self._roles,
+                mine,
+                max_new_tokens=self._settings.max_new_tokens,
+                temperature=temperature,
+                stop_ids=self._tokenizer.stop_ids,
+                pad_id=self._tokenizer.pad_id,
+                seeds=[seed_of(self._settings.seed, "probe", p.id) for p in mine],
+            )
+        if world_size() == 1:
+            return sampled
+        told = words_of_all([(c.ids, c.stopped, c.log_probs) for c in sampled])
+        return [Completion(*told[i % world_size()][i // world_size()]) for i in range(len(prompts))]
 
     def _logratios(self, completions: Sequence[Completion], check: Callable[[], None]) -> list[list[float]]:
         """log p_policy - log p_reference of each sampled token, in nats, completion by completion."""
@@ -95,34 +119,42 @@ class Probe:
         out: list[list[float]] = [[] for _ in documents]
         temperature = self._settings.temperature
         with torch.no_grad():
-            for group in fill_by_token_budget([len(d.ids) for d in documents], self._budget):
+            for group in own_share(balanced_groups([len(d.ids) for d in documents], self._budget)):
                 check()
+                if not group:
+                    continue
                 batch = pack([documents[i] for i in group], self._device)
                 policy, _ = self._roles.scores(batch, self._roles.trained, temperature=temperature)
                 reference, _ = self._roles.scores(batch, REFERENCE, temperature=temperature)
                 parts = (policy.log_probs_N - reference.log_probs_N).split(list(batch.targets_per_document))
                 for i, part in zip(group, parts, strict=True):
                     out[i] = part.tolist()
-        return out
+        # Each row was measured by one process and is empty in the others.
+        return [max(rows, key=len) for rows in zip(*words_of_all(out), strict=True)]
 
-    def _rows(self, completions: Sequence[Completion], logratios: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+    def _rows(self, completions: Sequence[Completion]) -> list[dict[str, Any]]:
         return [
             {
                 "prompt_id": prompt.id,
                 "prompt": prompt.text,
                 "completion": self._tokenizer.decode(completion.ids),
-                "logratio": [round(x, 5) for x in row],
                 "length": len(completion.ids),
                 "stopped": completion.stopped,
             }
-            for prompt, completion, row in zip(
-                self._prompts[:SAMPLES_KEPT], completions[:SAMPLES_KEPT], logratios[:SAMPLES_KEPT], strict=True
-            )
+            for prompt, completion in zip(self._prompts, completions, strict=False)
         ]
 
 
 def choose_prompts(prompts: Sequence[PromptExample], count: int, seed: int) -> list[PromptExample]:
     """`count` distinct prompts, the same for every run that shares the prompts and the seed."""
-    distinct = {tuple(p.prompt): p for p in reversed(prompts)}
-    ranked = sorted(distinct.values(), key=lambda p: (seed_of(seed, "choose", p.text), p.id))
-    return ranked[:count]
+    seen: set[bytes] = set()
+
+    def distinct() -> Iterator[tuple[int, str, int]]:
+        for place, prompt in enumerate(prompts):
+            digest = hashlib.sha256(repr(prompt.prompt).encode()).digest()
+            if digest not in seen:
+                seen.add(digest)
+                yield seed_of(seed, "choose", prompt.text), prompt.id, place
+
+    # Prompts may lie on the disk, hundreds of thousands of them: only the chosen ones are kept.
+    return [prompts[place] for _, _, place in heapq.nsmallest(count, distinct())]

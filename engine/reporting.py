@@ -21,6 +21,7 @@ from engine.run.folder import RunFolder
 from engine.run.metrics_log import MetricsWriter
 from engine.run.samples_log import append_samples
 from engine.run.status import Status, write_status
+from engine.stall_watch import StallWatch
 
 HEARTBEAT_S = 3.0
 RESERVE_BYTES = 64 * 1024
@@ -36,6 +37,7 @@ class Reporter:
         self._stop = threading.Event()
         self._metrics = MetricsWriter(folder.metrics_path, status.attempt)
         self._reserve = folder.reserve_path
+        self._stall = StallWatch()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def start(self) -> None:
@@ -59,9 +61,18 @@ class Reporter:
         if not same:
             self._write()
 
+    def preparing(self, done: int, total: int) -> None:
+        """Say how many rows are tokenised, of how many."""
+        self.status(phase="preparing", rows_prepared=done, rows_to_prepare=total)
+
     def event(self, kind: str, **fields: Any) -> None:
         """Append one line to events.jsonl."""
         append_event(self._folder, kind, attempt=self._status.attempt, **fields)
+
+    def going_on(self, step_s: float | None = None) -> None:
+        """Something came of the run: a part of a pass, or a step that took `step_s`. Without it for long, it stalls."""
+        if self._stall.note(step_s):
+            self.status(stalled="")
 
     def metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append the one line of a step to metrics.jsonl."""
@@ -95,12 +106,60 @@ class Reporter:
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
             try:
+                self._tell_standstill()
                 self._write()
             except (RunFolderError, OSError):
                 # The training thread meets the same fault at its next write and reports it; a beat is only a beat.
                 continue
 
+    def _tell_standstill(self) -> None:
+        if said := self._stall.look():
+            with self._lock:
+                self._status = replace(self._status, stalled=said)
+            self.event("stalled", step=self._status.step, phase=self._status.phase, what=said)
+
     def _write(self) -> None:
         with self._lock:
             self._status = replace(self._status, heartbeat=time.time())
             write_status(self._folder, self._status)
+
+
+class QuietReporter(Reporter):
+    """The voice of a process that does not lead: it says why it failed, and leaves all else to the leading one."""
+
+    def __init__(self, folder: RunFolder, status: Status, rank: int) -> None:
+        self._folder = folder
+        self._status = status
+        self._rank = rank
+
+    def start(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def status(self, **changes: Any) -> None:
+        pass
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Only a failure is told; the supervisor looks for it where the leading process gave no reason."""
+        if kind == "failed":
+            append_event(self._folder, kind, attempt=self._status.attempt, rank=self._rank, **fields)
+
+    def going_on(self, step_s: float | None = None) -> None:
+        pass
+
+    def metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        pass
+
+    def sync_metrics(self) -> None:
+        pass
+
+    def resumed_from(self, step: int) -> None:
+        pass
+
+    def samples(self, step: int, source: str, rows: list[dict[str, Any]]) -> None:
+        pass
+
+    def final(self, phase: str, *, error: EngineError | None = None, remedy: str = "") -> None:
+        pass

@@ -1,7 +1,11 @@
 """The worker: `python -m engine.train RUN_DIR` trains the run that lies in RUN_DIR, or goes on with it.
 
+Where several processes train together the supervisor starts each of them so, with its rank in the environment. With
+`--prepare` it makes the run's data ready without a device and ends; what is written says that the run is preparing.
+
 Started by the supervisor. Ends with exit code 0 once the run is done or stopped (status.json says which) and 1 where
-it failed; the reason is in status.json, events.jsonl and, with a traceback where it was unexpected, engine.log.
+it failed; the reason is in status.json, events.jsonl and, with a traceback where it was unexpected, engine.log. Code 4
+means that it could not go on because another process of the run had ended.
 """
 
 from __future__ import annotations
@@ -13,41 +17,62 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.errors import EngineError, StopRequested
+from engine.errors import EngineError, PeerLost, StopRequested
 from engine.run import control
+from engine.run.config import RunConfig
 from engine.run.folder import RunFolder
+from engine.run.memory_words import free_memory_bytes, is_out_of_memory, out_of_memory
 from engine.run.safe_text import safe
 from engine.run.status import new_status, read_status
+from engine.run.worker_process import PEER_LOST, PREPARE, rank_here
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the worker. `argv` is the run folder alone."""
+    """Run the worker. `argv` is the run folder, and `--prepare` behind it where its data alone is wanted."""
     arguments = sys.argv[1:] if argv is None else argv
-    if len(arguments) != 1:
-        print("usage: python -m engine.train RUN_DIR", file=sys.stderr)
+    preparing = arguments[1:] == [PREPARE]
+    if len(arguments) != 1 + preparing:
+        print(f"usage: python -m engine.train RUN_DIR [{PREPARE}]", file=sys.stderr)
         return 2
     _die_gently_with_parent()
     stopping = _stop_on_signal()
-    from engine.reporting import Reporter
+    from engine.reporting import QuietReporter, Reporter
     from engine.run.config_toml import read_config
 
     folder = RunFolder(Path(arguments[0]))
     config = read_config(folder.config_path)
-    reporter = Reporter(folder, new_status(folder, read_status(folder), phase="preparing"))
+    rank = rank_here()
+    status = new_status(folder, read_status(folder), phase="preparing")
+    reporter = Reporter(folder, status) if rank == 0 else QuietReporter(folder, status, rank)
     reporter.start()
     try:
+
+        def stop_wanted() -> bool:
+            return stopping() or control.pending(folder, "stop") is not None
+
+        if preparing:
+            from engine.preparation import prepare
+
+            prepare(config, folder, reporter, stop_wanted)
+            reporter.close()
+            return 0
         from engine.worker import train
 
-        train(config, folder, reporter, lambda: stopping() or control.pending(folder, "stop") is not None)
+        train(config, folder, reporter, stop_wanted, rank=rank)
     except StopRequested:
-        control.clear(folder, "stop")
+        if rank == 0:
+            control.clear(folder, "stop")
         reporter.event("stopped")
         reporter.final("stopped")
         return 0
+    except PeerLost as error:
+        # The reason is the other's; the supervisor finds it and has the last word.
+        print(safe(f"process {rank}: {error}"), file=sys.stderr)
+        return PEER_LOST
     except EngineError as error:
         return _fail(reporter, error)
     except (MemoryError, RuntimeError) as error:
-        return _fail(reporter, _as_engine_error(error))
+        return _fail(reporter, _as_engine_error(error, config))
     except Exception as error:
         # The last resort: an unexpected fault must still leave a run that says what happened.
         traceback.print_exc()
@@ -69,14 +94,13 @@ def _fail(reporter: object, error: EngineError) -> int:
     return 1
 
 
-def _as_engine_error(error: BaseException) -> EngineError:
-    """Out of memory in words that say what to lower; anything else as it is, with its traceback in the log."""
+def _as_engine_error(error: BaseException, config: RunConfig) -> EngineError:
+    """Out of memory in words that say by how much and what to lower; anything else as it is, with its traceback in the
+    log."""
+    if is_out_of_memory(error):
+        traceback.print_exception(error)
+        return EngineError(out_of_memory(str(error), config, free_memory_bytes()))
     text = str(error)
-    if isinstance(error, MemoryError) or "out of memory" in text.lower() or "not enough memory" in text.lower():
-        return EngineError(
-            f"out of memory: {text.splitlines()[0] if text else 'no memory left'}. Lower train.tokens_per_micro_batch "
-            "(it does not change the result), or data.max_length"
-        )
     traceback.print_exception(error)
     return EngineError(f"{type(error).__name__}: {text}")
 

@@ -1,5 +1,5 @@
-"""What a person sees: the Textual app, one screen per task.
+"""What a person sees: the Textual app, one screen for each task.
 
-The package holds no screen yet; the import contracts that bind it are already in force.
-Screens call `workbench` for every decision, load no torch, and never import the command line.
+A screen composes widgets, binds keys and handles messages; what it decides is a call to `workbench`. Nothing here loads
+torch, transformers or pyarrow, and DuckDB and numpy only once something is shown that needs them.
 """

@@ -85,12 +85,22 @@ def test_its_runs_begin_where_they_must(demo: Any) -> None:
     def first(method: str) -> dict[str, float]:
         return workspace.run(report["runs"][method]).metrics()[0].metrics
 
-    assert first("dpo")["eval_loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert first("dpo")["eval_preference_loss"] == pytest.approx(math.log(2), abs=1e-4)
     for method in ("sft", "dpo", "ppo"):
         assert first(method)["kl/policy_reference_nats_per_sequence"] == 0.0
-    ppo = workspace.run(report["runs"]["ppo"]).metrics()
-    assert ppo[1].metrics["val/first_ratio_deviation"] == 0.0
-    assert ppo[1].metrics["objective/kl"] == 0.0
+    ppo = [line.metrics for line in workspace.run(report["runs"]["ppo"]).metrics()]
+    first_of_policy = next(metrics for metrics in ppo if "loss/policy_avg" in metrics)
+    assert first_of_policy["val/first_ratio_deviation"] == 0.0
+    assert first_of_policy["objective/kl"] == 0.0
+
+
+def test_the_value_of_its_ppo_foresees_returns_after_warm_up(demo: Any) -> None:
+    import workbench as wb
+
+    report, path = demo
+    ppo = [line.metrics for line in wb.open(path).run(report["runs"]["ppo"]).metrics()]
+    explained = [metrics["val/explained_variance"] for metrics in ppo if "loss/policy_avg" in metrics]
+    assert sum(explained) / len(explained) > 0.3
 
 
 def test_its_arena_prefers_what_was_trained(demo: Any) -> None:

@@ -23,7 +23,7 @@ FORBIDDEN = {
     "screens": HEAVY | {"workbench.cli"},
     "sample_data": {"workbench", "screens", "textual", "duckdb"},
 }
-TORCH_SIDE = {"engine.data.packing"}
+TORCH_SIDE = {"engine.data.packing", "engine.data.host_copies"}
 """Modules of these packages that are torch's by design."""
 ALONE = {"engine": ENGINE_FACE, "engine.errors": ENGINE_FACE, "engine.model.fingerprint": ENGINE_FACE}
 """Single headless modules of packages that are otherwise torch's."""

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 import orjson
 
-Shape = Literal["text", "prompt-completion", "messages", "preference", "answers", "prompts"]
-SHAPES: tuple[Shape, ...] = ("text", "prompt-completion", "messages", "preference", "answers", "prompts")
+from engine.data.chat_messages import normal_call, tools_of, words_of_message
+from engine.errors import DataError
+
+Shape = Literal["text", "prompt-completion", "messages", "preference", "answers", "prompts", "labelled"]
+SHAPES: tuple[Shape, ...] = ("text", "prompt-completion", "messages", "preference", "answers", "prompts", "labelled")
 Role = Literal["system", "user", "assistant", "tool"]
 
 
@@ -23,6 +26,13 @@ class Message(TypedDict):
 
     role: Role
     content: str
+    """May be empty where the assistant calls tools, or where a tool says nothing."""
+    tool_calls: NotRequired[list[dict[str, Any]]]
+    """What an assistant's turn calls: {"function": {"name", "arguments"}}, with "id" and "type" where given."""
+    reasoning_content: NotRequired[str]
+    """What an assistant thought before it spoke."""
+    tool_call_id: NotRequired[str]
+    name: NotRequired[str]
 
 
 Prompt = list[Message] | str
@@ -48,6 +58,8 @@ class PromptCompletionRow(TypedDict):
     prompt: Prompt
     completion: Completion
     tags: Tags
+    tools: NotRequired[list[dict[str, Any]]]
+    """Definitions of the functions that may be called; of conversations, not of plain texts."""
 
 
 class MessagesRow(TypedDict):
@@ -56,6 +68,7 @@ class MessagesRow(TypedDict):
     id: str
     messages: list[Message]
     tags: Tags
+    tools: NotRequired[list[dict[str, Any]]]
 
 
 class PreferenceRow(TypedDict):
@@ -69,6 +82,7 @@ class PreferenceRow(TypedDict):
     margin: float | None
     group: str
     tags: Tags
+    tools: NotRequired[list[dict[str, Any]]]
 
 
 class AnswersRow(TypedDict):
@@ -82,15 +96,27 @@ class AnswersRow(TypedDict):
     tags: Tags
 
 
+class LabelledRow(TypedDict):
+    """One answer to a prompt, and whether it is a desirable one."""
+
+    id: str
+    prompt: Prompt
+    completion: Completion
+    label: bool
+    tags: Tags
+    tools: NotRequired[list[dict[str, Any]]]
+
+
 class PromptRow(TypedDict):
     """A prompt without an answer."""
 
     id: str
     prompt: Prompt
     tags: Tags
+    tools: NotRequired[list[dict[str, Any]]]
 
 
-CanonicalRow = TextRow | PromptCompletionRow | MessagesRow | PreferenceRow | AnswersRow | PromptRow
+CanonicalRow = TextRow | PromptCompletionRow | MessagesRow | PreferenceRow | AnswersRow | LabelledRow | PromptRow
 
 
 class RowRejected(Exception):
@@ -116,6 +142,7 @@ _ROLES: dict[str, Role] = {
     "chatgpt": "assistant",
     "model": "assistant",
     "bot": "assistant",
+    "function_call": "assistant",
     "tool": "tool",
     "observation": "tool",
     "function_response": "tool",
@@ -136,9 +163,8 @@ def as_text(value: Any, what: str) -> str:
 def as_messages(value: Any, what: str) -> list[Message]:
     """A list of turns (role/content or ShareGPT's from/value) in canonical form; a single turn is a list of one.
 
-    Role names of other tools are translated; a content that is a list of text parts is joined. Keys that are neither
-    role nor content are dropped, except that a turn with tool calls is refused, because dropping those changes what
-    was said.
+    Role names of other tools are translated; a content that is a list of text parts is joined. Tool calls, thinking
+    (`reasoning_content`) and what names a tool's result are kept; other keys are dropped.
     """
     if isinstance(value, dict):
         value = [value]
@@ -158,12 +184,64 @@ def _as_message(turn: Any, what: str) -> Message:
     role = _ROLES.get(said_by.strip().lower()) if isinstance(said_by, str) else None
     if role is None:
         raise RowRejected("unknown role", f"{said_by!r}"[:80])
-    if turn.get("tool_calls"):
-        raise RowRejected("tool calls are not supported")
     content = turn.get("content", turn.get("value"))
+    if (
+        str(said_by).strip().lower() == "function_call"
+    ):  # ShareGPT as LLaMA-Factory writes it: the calls are JSON in the text
+        turn, content = {**turn, "tool_calls": _calls_in(content)}, ""
     if isinstance(content, list):
         content = _join_text_parts(content)
-    return {"role": role, "content": as_text(content, "turn" if role != "assistant" else "answer")}
+    message: dict[str, Any] = {"role": role, "content": content or ""}
+    message |= {key: turn[key] for key in _KEPT[role] if isinstance(turn.get(key), str) and turn[key].strip()}
+    if role == "assistant" and turn.get("tool_calls"):
+        message["tool_calls"] = _tool_calls(turn["tool_calls"])
+    if not (role == "tool" and content == "") and "tool_calls" not in message:
+        message["content"] = as_text(content, "turn" if role != "assistant" else "answer")
+    elif not isinstance(message["content"], str):
+        raise RowRejected("a turn holds something that is not text")
+    return cast(Message, message)
+
+
+def as_tools(value: Any) -> list[dict[str, Any]]:
+    """Definitions of tools, a list or JSON text of one; RowRejected where they are none."""
+    try:
+        return [dict(tool) for tool in tools_of(value) or ()]
+    except DataError as error:
+        raise RowRejected("tools are not a list of functions", str(error)[:200]) from error
+
+
+def said_in(message: Mapping[str, Any]) -> str:
+    """All that a turn says, for comparing and showing: what was thought, the words, the calls."""
+    thought = message.get("reasoning_content")
+    words = words_of_message(message)
+    return f"<think>\n{thought}\n</think>\n\n{words}" if thought else words
+
+
+_KEPT: dict[Role, tuple[str, ...]] = {
+    "system": (),
+    "user": (),
+    "assistant": ("reasoning_content",),
+    "tool": ("name", "tool_call_id"),
+}
+
+
+def _tool_calls(value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, list):
+        raise RowRejected("tool calls are not a list", f"it is {type_name(value)}")
+    try:
+        return [normal_call(call) for call in value]
+    except DataError as error:
+        raise RowRejected("a tool call names no function", str(error)[:200]) from error
+
+
+def _calls_in(text: Any) -> list[Any]:
+    try:
+        value = orjson.loads(text) if isinstance(text, str) else None
+    except orjson.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict | list):
+        raise RowRejected("a function_call turn is not JSON")
+    return value if isinstance(value, list) else [value]
 
 
 def _join_text_parts(parts: list[Any]) -> str:
@@ -203,7 +281,7 @@ def text_of(completion: Completion) -> str:
     """The words of a completion, for comparing, counting and showing; turns are separated by a blank line."""
     if isinstance(completion, str):
         return completion
-    return "\n\n".join(message["content"] for message in completion)
+    return "\n\n".join(map(said_in, completion))
 
 
 def last_user_text(prompt: Prompt) -> str:
@@ -220,9 +298,7 @@ def group_of(prompt: Prompt) -> str:
     """
     if isinstance(prompt, list) and len(prompt) == 1 and prompt[0]["role"] == "user":
         prompt = prompt[0]["content"]
-    key: Any = (
-        prompt.strip() if isinstance(prompt, str) else [[turn["role"], turn["content"].strip()] for turn in prompt]
-    )
+    key: Any = prompt.strip() if isinstance(prompt, str) else [[turn["role"], said_in(turn).strip()] for turn in prompt]
     return hashlib.sha256(orjson.dumps(key)).hexdigest()[:16]
 
 
@@ -258,7 +334,10 @@ def prompts_of(rows: Iterable[CanonicalRow]) -> Iterable[PromptRow]:
         group = group_of(prompt)
         if group not in seen:
             seen.add(group)
-            yield {"id": row["id"], "prompt": prompt, "tags": row["tags"]}
+            found: PromptRow = {"id": row["id"], "prompt": prompt, "tags": row["tags"]}
+            if tools := cast(Mapping[str, Any], row).get("tools"):
+                found["tools"] = tools
+            yield found
 
 
 def to_json(value: Any) -> str:

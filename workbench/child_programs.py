@@ -9,20 +9,26 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from workbench.errors import WorkbenchError
 from workbench.terminal_output import Progress
 
+Told = Callable[[float, float, str], None]
+"""Called with (done, total, words); it may raise to end the work."""
 ERROR_LINE_CHARACTERS = 1000
 SECONDS_TO_END = 10.0
+LOOK_EVERY_S = 0.25
+"""How often a silent child's `progress` is asked whether the work should go on."""
+_CHUNK_BYTES = 1 << 16
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -34,12 +40,14 @@ def run_program(
     quiet: bool = False,
     details: bool = True,
     environment: Mapping[str, str] | None = None,
+    progress: Told | None = None,
 ) -> dict[str, Any]:
     """Run `python -m MODULE ARGUMENTS…` to its end and return the last JSON line it printed.
 
     Lines {"done", "total", "what"} on its stdout are shown as progress of `what`; without `details` the child's own
-    words are left out. Raises WorkbenchError with the last
-    line of its stderr where it fails. Ctrl+C ends the child before it is raised again.
+    words are left out. `progress` is called with each of them, and now and then while the child is silent; where it
+    raises, the child is ended first. Raises WorkbenchError with the last line of the child's stderr where it fails.
+    Ctrl+C ends the child before it is raised again.
     """
     command = [sys.executable, "-P", "-m", module, *arguments]
     with tempfile.TemporaryFile() as complaints:
@@ -50,16 +58,17 @@ def run_program(
             stderr=complaints,
             env=child_environment(environment),
         )
-        progress = Progress(what, quiet=quiet)
+        shown = Progress(what, quiet=quiet)
         try:
             assert child.stdout is not None
-            last = _follow(child.stdout, progress, details)
+            lines = child.stdout if progress is None else _lines_or_silence(child.stdout)
+            last = _follow(lines, shown, details, progress)
             code = child.wait()
         except BaseException:
             _end(child)
             raise
         finally:
-            progress.close()
+            shown.close()
             if child.stdout is not None:
                 child.stdout.close()
         if code != 0:
@@ -78,19 +87,46 @@ def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return environment
 
 
-def _follow(stream: IO[bytes], progress: Progress, details: bool) -> dict[str, Any]:
+def _follow(lines: Iterable[bytes], shown: Progress, details: bool, progress: Told | None) -> dict[str, Any]:
     last: dict[str, Any] = {}
-    for line in stream:
-        try:
-            found = json.loads(line)
-        except ValueError:
-            continue  # a library printed something of its own
-        if not isinstance(found, dict):
-            continue
-        last = found
-        if isinstance(found.get("done"), (int, float)):
-            progress.update(found["done"], found.get("total") or 0, str(found.get("what", "")) if details else "")
+    how_far: tuple[float, float, str] = (0, 0, "")
+    for line in lines:
+        found = _read_line(line)
+        if found is not None:
+            last = found
+        if found is not None and isinstance(found.get("done"), (int, float)):
+            how_far = (found["done"], found.get("total") or 0, str(found.get("what", "")) if details else "")
+            shown.update(*how_far)
+        if progress is not None:
+            progress(*how_far)
     return last
+
+
+def _read_line(line: bytes) -> dict[str, Any] | None:
+    """A line of the child as an object; None for what a library printed of its own, and for silence."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _lines_or_silence(stream: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a pipe; an empty one after each LOOK_EVERY_S without any, so that who waits can look up."""
+    rest = b""
+    waiting = select.poll()  # select() refuses descriptors above 1023
+    waiting.register(stream, select.POLLIN | select.POLLHUP)
+    while True:
+        if not waiting.poll(LOOK_EVERY_S * 1000):
+            yield b""
+            continue
+        chunk = os.read(stream.fileno(), _CHUNK_BYTES)
+        if not chunk:
+            break
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
+    if rest:
+        yield rest
 
 
 def _reason(code: int, complaints: IO[bytes]) -> str:

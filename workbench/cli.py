@@ -30,13 +30,17 @@ TRACEBACK_VARIABLE = "WORKBENCH_TRACEBACK"
 
 COMMANDS: dict[str, tuple[str, str]] = {
     # name: (module that adds its arguments by `configure(command, parser)`, what it does)
-    "demo": ("workbench.command_demo", "the whole loop on the sample data, with a report; under 5 minutes"),
+    "demo": (
+        "workbench.command_demo",
+        "the whole loop on the sample data: guided in a terminal, by itself without one",
+    ),
     "init": ("workbench.command_workspace", "make a workspace"),
     "data": ("workbench.command_data", "datasets: add ls show"),
     "pairs": ("workbench.command_pairs", "pairs of answers and their verdicts: make judge ls show status"),
+    "label": ("workbench.command_label", "judge pairs on the screen, one key each"),
     "prefs": ("workbench.command_prefs", "preference sets: freeze ls show export"),
-    "train": ("workbench.command_train", "train a model: sft reward dpo ppo"),
-    "runs": ("workbench.command_runs", "runs: ls show watch logs stop resume"),
+    "train": ("workbench.command_train", "train a model: sft reward dpo simpo cpo orpo kto ppo grpo rloo"),
+    "runs": ("workbench.command_runs", "runs: ls show watch logs stop resume clone export rm"),
     "generate": ("workbench.command_models", "let a model answer prompts; makes a dataset"),
     "eval": ("workbench.command_models", "held-out loss, or accuracy on preferences, of a model"),
     "arena": ("workbench.command_arena", "compare two models on the same prompts: make judge ls show report"),
@@ -79,10 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    workspace, rest = _leading_options(arguments)
+    workspace, mouse, rest = _leading_options(arguments)
     if not rest:
-        print(overview(), file=sys.stderr)
-        return WRONG_USE
+        return _open_app(workspace, mouse)
     command = rest[0]
     if command in ("-h", "--help", "help"):
         print(overview())
@@ -105,26 +108,38 @@ def _run(arguments: list[str]) -> int:
     return result
 
 
+def _open_app(path: str | None, mouse: bool) -> int:
+    """`workbench` alone: the app where there is a terminal, else what the commands are."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        print(overview(), file=sys.stderr)
+        return WRONG_USE
+    from workbench.app_opening import open_app
+    from workbench.workspace import open_workspace
+
+    return open_app(open_workspace(path), mouse=mouse)
+
+
 def overview() -> str:
-    """The commands, a line each: what `workbench` alone and `--help` say."""
+    """The commands, a line each: what `--help` says, and `workbench` alone where there is no terminal."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
     return "\n".join(
         [
             "workbench: from a file of answers to a better model, in a terminal.",
             "",
-            "Commands (workbench COMMAND --help says more; wb is the same program):",
+            "workbench alone opens the app. Commands (workbench COMMAND --help says more; wb is the same program):",
             *lines,
             "",
-            "Options: --workspace PATH (else $WORKBENCH_WORKSPACE, else upward from here), --version, --help",
+            "Options: --workspace PATH (else $WORKBENCH_WORKSPACE, else upward from here), --no-mouse, --version,",
+            "  --help",
             "Start with: workbench demo",
         ]
     )
 
 
-def _leading_options(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """`--workspace PATH` before the command, and what is left."""
-    workspace = None
+def _leading_options(arguments: list[str]) -> tuple[str | None, bool, list[str]]:
+    """`--workspace PATH` and `--no-mouse` before the command, and what is left."""
+    workspace, mouse = None, True
     while arguments:
         if arguments[0] == "--workspace":
             if len(arguments) < 2:
@@ -132,9 +147,11 @@ def _leading_options(arguments: list[str]) -> tuple[str | None, list[str]]:
             workspace, arguments = arguments[1], arguments[2:]
         elif arguments[0].startswith("--workspace="):
             workspace, arguments = arguments[0].partition("=")[2], arguments[1:]
+        elif arguments[0] == "--no-mouse":
+            mouse, arguments = False, arguments[1:]
         else:
             break
-    return workspace, arguments
+    return workspace, mouse, arguments
 
 
 def _unknown_command(command: str) -> str:

@@ -6,6 +6,7 @@ import argparse
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from workbench.canonical_rows import said_in, to_json
 from workbench.command_arguments import add_verb, add_verbs, pair_of_text, positive_integer, workspace_of
 from workbench.errors import UsageError
 from workbench.terminal_output import Column, Progress, counted, note, say, write_fields, write_json, write_table
@@ -130,7 +131,7 @@ def run_show(args: argparse.Namespace) -> int:
 def readable(value: Any) -> str:
     """A cell of a canonical row for a person: turns as "role: words", cut where it is long."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        text = "\n".join(f"{turn.get('role')}: {turn.get('content')}" for turn in value)
+        text = "\n".join(f"{turn['role']}: {said_in(turn)}" if "role" in turn else to_json(turn) for turn in value)
     elif isinstance(value, dict):
         text = ", ".join(f"{key}={item}" for key, item in value.items())
     else:

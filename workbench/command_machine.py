@@ -45,18 +45,31 @@ def run_gpus(args: argparse.Namespace) -> int:
     """Print the installed GPUs."""
     from dataclasses import asdict
 
-    from engine.run.gpus import installed_gpus, torch_usable
+    from engine.run.gpus import torch_usable
+    from workbench.gpu_holders import gpu_uses
 
-    gpus = installed_gpus()
-    reason = torch_usable() if gpus else None
+    uses = gpu_uses()
+    reason = torch_usable() if uses else None
     if args.json:
-        write_json({"schema": SCHEMA, "gpus": [asdict(gpu) for gpu in gpus], "torch_cannot_use_them": reason})
+        gpus = [{**asdict(use.gpu), "holder": use.holder} for use in uses]
+        write_json({"schema": SCHEMA, "gpus": gpus, "torch_cannot_use_them": reason})
         return 0
     columns = [
         Column("gpu"), Column("name", shrinks=True), Column("memory MB", right=True), Column("used MB", right=True),
-        Column("driver"),
+        Column("driver"), Column("holder"),
     ]  # fmt: skip
-    rows = [[str(g.index), g.name, f"{g.memory_total_mb:,}", f"{g.memory_used_mb:,}", g.driver_version] for g in gpus]
+    rows = [
+        [
+            str(gpu.index),
+            gpu.name,
+            f"{gpu.memory_total_mb:,}",
+            f"{gpu.memory_used_mb:,}",
+            gpu.driver_version,
+            use.holder,
+        ]
+        for use in uses
+        for gpu in (use.gpu,)
+    ]
     write_table(columns, rows, empty="No NVIDIA GPU here; runs use the CPU.")
     if reason:
         note(reason)

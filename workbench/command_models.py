@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from workbench.command_arguments import (
@@ -12,11 +13,13 @@ from workbench.command_arguments import (
     positive_integer,
     workspace_of,
 )
-from workbench.errors import NotFound
+from workbench.errors import NotFound, UsageError
 from workbench.terminal_output import Column, counted, note, number, say, write_fields, write_json, write_table
 
 if TYPE_CHECKING:
     from workbench.generation import Sampling
+    from workbench.model_names import ResolvedModel
+    from workbench.workspace import Workspace
 
 SCHEMA = 1
 
@@ -40,6 +43,10 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     else:
         parser.add_argument("model", metavar="M")
         parser.add_argument("--on", required=True, metavar="D", help="a dataset or a preference set")
+        parser.add_argument(
+            "--reward", action="store_true", help="M is a reward model: what it gives to each answer of D"
+        )
+        parser.add_argument("--to", metavar="N", help="with --reward: keep the rows and their rewards as a dataset")
         parser.add_argument("--split", choices=("eval", "train", "all"), help="of a preference set: which side (eval)")
         parser.add_argument("--by", metavar="TAG", help="accuracies for each value of a column of the data, too")
         parser.add_argument(
@@ -72,8 +79,10 @@ def note_too_long(source: dict[str, Any]) -> None:
 
 
 def run_models(args: argparse.Namespace) -> int:
-    """List what --model can name in this workspace."""
-    from workbench.known_models import known_models
+    """List the models that are stored here, with size and use."""
+    from dataclasses import asdict
+
+    from workbench.model_inventory import stored_models
 
     try:
         workspace = workspace_of(args)
@@ -81,14 +90,27 @@ def run_models(args: argparse.Namespace) -> int:
         if args.workspace:
             raise
         workspace = None
-    models = known_models(workspace)
+    models = stored_models(workspace)
     if args.json:
-        write_json({"schema": SCHEMA, "models": [model.__dict__ for model in models]})
+        write_json({"schema": SCHEMA, "models": [asdict(model) for model in models]})
         return 0
-    columns = [Column("--model"), Column("what", shrinks=True), Column("from", shrinks=True)]
-    write_table(columns, [[m.name, m.what, m.origin] for m in models], empty="No models.")
+    columns = [
+        Column("--model"),
+        Column("what", shrinks=True),
+        Column("MB", right=True),
+        Column("used by", shrinks=True),
+    ]
+    rows = [[m.name, m.what, f"{m.bytes / 1e6:,.1f}", _users(m.used_by)] for m in models]
+    write_table(columns, rows, empty="No models.")
     note("Also: ./folder, ./file.gguf, hf:ORG/NAME[@REV]")
     return 0
+
+
+def _users(runs: Sequence[str]) -> str:
+    """The newest run, and how many more there are."""
+    if not runs:
+        return "-"
+    return f"{runs[-1]} and {len(runs) - 1} more" if len(runs) > 1 else runs[0]
 
 
 def run_generate(args: argparse.Namespace) -> int:
@@ -128,10 +150,14 @@ def run_eval(args: argparse.Namespace) -> int:
     from workbench.run_examples import find_source
     from workbench.run_launch import choose_device
 
-    workspace = workspace_of(args)
+    if args.to and not args.reward:
+        raise UsageError("--to keeps the rewards of a reward model; add --reward")
+    workspace = workspace_of(args, writable=bool(args.to))
     model = resolve_model(workspace, args.model)
     if args.split and find_source(workspace, args.on).kind == "dataset":
         note(f"--split is ignored: {args.on} is a plain dataset and is measured whole")
+    if args.reward:
+        return _run_scoring(args, workspace, model)
     result = measure(
         workspace, model, args.on, split=args.split or "eval", by=args.by or "", device=choose_device(args.device),
         threads=args.threads, max_length=args.max_length,
@@ -147,6 +173,35 @@ def run_eval(args: argparse.Namespace) -> int:
     write_fields(fields)
     for reason, count in result.dropped.items():
         note(f"{counted(count, 'row')} not measured: {reason}")
+    return 0
+
+
+def _run_scoring(args: argparse.Namespace, workspace: Workspace, model: ResolvedModel) -> int:
+    from workbench.run_launch import choose_device
+    from workbench.scoring import keep_scores, score
+    from workbench.workspace import check_name
+
+    if args.to:
+        workspace.require_free("datasets", check_name(args.to, "dataset"))
+    scores = score(
+        workspace, model, args.on, split=args.split or "eval", by=args.by or "", device=choose_device(args.device),
+        threads=args.threads, max_length=args.max_length,
+    )  # fmt: skip
+    made = keep_scores(workspace, args.to, scores) if args.to else None
+    result = scores.as_json()
+    if args.json:
+        write_json({"schema": SCHEMA, **result, "dataset": made.name if made else None})
+        return 0
+    fields = {"model": model.source, "on": f"{args.on}, {counted(len(scores.rows), 'row')}"}
+    for answer, one in result["rewards"].items():
+        name = "reward" if answer == "completion" else f"reward of {answer}"
+        fields[name] = f"{_estimate(one)} raw, {_estimate(result['normalised'][answer])} normalised"
+    if result["accuracy"]:
+        fields["accuracy"] = f"{_estimate(result['accuracy'])} of pairs where the chosen answer has the higher reward"
+    fields |= {f"  {value}": f"{_estimate(one)} ({one['n']:,}) normalised" for value, one in result["by"].items()}
+    write_fields(fields | ({"dataset": f"{made.name}, {counted(made.info.rows, 'row')}"} if made else {}))
+    for reason, count in scores.not_scored.items():
+        note(f"{counted(count, 'answer')} not scored: {reason}")
     return 0
 
 

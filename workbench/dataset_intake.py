@@ -55,7 +55,7 @@ def read_and_count(
     Raises UnreadableData where no row is usable, UsageError where the mapping does not fit the columns.
     """
     events = read_rows(file, kind)
-    first = _first_events(events)
+    first = first_events(events)
     sample = [event.value for event in first if isinstance(event, RawRow)]
     log = _RejectionLog(rejected_path, place_word(kind))
     rows = 0
@@ -104,7 +104,8 @@ def _recognise(file: Path, sample: list[dict[str, Any]], mapping: Mapping[str, s
         raise type(error)(f"{file}: {error}") from error
 
 
-def _first_events(events: Iterator[ReadEvent]) -> list[ReadEvent]:
+def first_events(events: Iterator[ReadEvent]) -> list[ReadEvent]:
+    """The rows from which the shape is told, and the unreadable ones among them."""
     first: list[ReadEvent] = []
     good = size = 0
     for event in events:

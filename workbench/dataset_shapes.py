@@ -21,7 +21,7 @@ from workbench.errors import UnreadableData, UsageError
 
 FIELDS = (
     *("text", "prompt", "completion", "messages", "chosen", "rejected", "a", "b"),
-    *("system", "input", "history", "label", "margin"),
+    *("system", "input", "history", "label", "margin", "tools"),
 )
 """What `--map FIELD=COLUMN` may name. Besides: shape=SHAPE and as=chat|plain."""
 _ALIASES: dict[str, tuple[str, ...]] = {
@@ -36,6 +36,7 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "history": ("history",),
     "label": ("label", "kto_tag"),
     "margin": ("margin",),
+    "tools": ("tools",),
 }
 _ANSWER_NAMES = (
     *(("a", "b"), ("answer_a", "answer_b"), ("response_a", "response_b"), ("completion_a", "completion_b")),
@@ -206,7 +207,7 @@ def _preference(columns: _Columns) -> Recognition | None:
     if prompt is None:
         why = f"{names} and no prompt column; the prompt is the text with which both begin"
         return Recognition("preference", "implicit-text", why, columns.with_extras(pair, "margin"))
-    found = columns.with_extras({"prompt": prompt, **pair}, "system", "input", "history", "margin")
+    found = columns.with_extras({"prompt": prompt, **pair}, "system", "input", "history", "margin", "tools")
     if _both_begin_with_prompt(columns, prompt, chosen, rejected):
         why = f"columns {prompt!r}, {chosen!r} and {rejected!r}; both answers begin with the prompt, which is taken off"
         return Recognition("preference", "prefixed", why, found)
@@ -249,11 +250,30 @@ def _answers(columns: _Columns) -> Recognition | None:
     return None
 
 
+def _labelled(columns: _Columns) -> Recognition | None:
+    label = columns.find("label")
+    if label is None or columns.share(label, _is_verdict) <= 0.5:
+        return None
+    found = _messages(columns) or _pair(columns)
+    if found is None or found.mapping.get("label") != label:
+        return None
+    names = " and ".join(
+        repr(found.mapping[name]) for name in ("messages", "prompt", "completion") if name in found.mapping
+    )
+    last = ", of which the last assistant turn is the answer" if "messages" in found.mapping else ""
+    why = f"columns {names}{last}, and in {label!r} whether the answer is a desirable one (KTO)"
+    return Recognition("labelled", "labelled", why, found.mapping)
+
+
+def _is_verdict(value: Any) -> bool:
+    return value in (0, 1) or (isinstance(value, str) and value.strip().lower() in ("true", "false", "0", "1"))
+
+
 def _messages(columns: _Columns) -> Recognition | None:
     turns = columns.find("messages")
     if turns is None or not columns.holds_turns(turns):
         return None
-    found = columns.with_extras({"messages": turns}, "system", "label")
+    found = columns.with_extras({"messages": turns}, "system", "label", "tools")
     if "label" in found:
         why = f"columns {turns!r} and {found['label']!r}: conversations judged one by one (KTO)"
         why += "; the last assistant turn is the completion, and the label is kept as a tag"
@@ -267,7 +287,8 @@ def _pair(columns: _Columns) -> Recognition | None:
         prompt = columns.find("input")
     if prompt is None or completion is None or prompt == completion:
         return None
-    found = columns.with_extras({"prompt": prompt, "completion": completion}, "system", "input", "history", "label")
+    given: dict[str, str | None] = {"prompt": prompt, "completion": completion}
+    found = columns.with_extras(given, "system", "input", "history", "label", "tools")
     why = f"columns {prompt!r} and {completion!r}"
     if prompt == "instruction":
         why += " (Alpaca)" + ("; 'input' follows the instruction where it is not empty" if "input" in found else "")
@@ -287,9 +308,9 @@ def _prompts(columns: _Columns) -> Recognition | None:
     prompt = columns.find("prompt")
     if prompt is None:
         return None
-    found = columns.with_extras({"prompt": prompt}, "system", "input", "history")
+    found = columns.with_extras({"prompt": prompt}, "system", "input", "history", "tools")
     return Recognition("prompts", "prompts", f"column {prompt!r} and no answer column", found)
 
 
-_FORMS = (_preference, _answers, _messages, _pair, _text, _prompts)
+_FORMS = (_preference, _answers, _labelled, _messages, _pair, _text, _prompts)
 """In order: the first that fits wins, so those that ask for more columns stand first."""

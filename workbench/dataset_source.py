@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 from workbench.dataset_reading import FileKind
 from workbench.errors import SourceChanged, UnreadableData
+from workbench.steps import Progress, Steps
 from workbench.workspace import Workspace
 
 _CHUNK_BYTES = 1 << 20
@@ -53,8 +54,13 @@ class DatasetSource:
     def to_toml(self) -> dict[str, Any]:
         return asdict(self)
 
-    def verified_path(self, workspace: Workspace, dataset: str, always_hash: bool = False) -> Path:
-        """The file, proved to be the recorded one; UnreadableData where it is gone, SourceChanged where it differs."""
+    def verified_path(
+        self, workspace: Workspace, dataset: str, always_hash: bool = False, progress: Progress | None = None
+    ) -> Path:
+        """The file, proved to be the recorded one; UnreadableData where it is gone, SourceChanged where it differs.
+
+        `progress` counts the bytes that are hashed, where they are.
+        """
         path = workspace.resolve(self.path)
         try:
             found = path.stat()
@@ -64,9 +70,9 @@ class DatasetSource:
                 "(with --copy the workspace keeps its own copy)."
             ) from error
         if found.st_size != self.bytes:
-            raise self._changed(dataset, path, sha256_of(path))
+            raise self._changed(dataset, path, sha256_of(path, progress))
         if always_hash or not self._stat_proves(found):
-            actual = sha256_of(path)
+            actual = sha256_of(path, progress)
             if actual != self.sha256:
                 raise self._changed(dataset, path, actual)
         return path
@@ -83,11 +89,20 @@ class DatasetSource:
 
 
 def record_source(
-    file: Path, written_path: str, kind: str, origin: str, file_kind: FileKind, details: dict[str, str] | None = None
+    file: Path,
+    written_path: str,
+    kind: str,
+    origin: str,
+    file_kind: FileKind,
+    details: dict[str, str] | None = None,
+    progress: Progress | None = None,
 ) -> DatasetSource:
-    """Hashes `file` and records what it is. `written_path` is how it will be found from the workspace."""
+    """Hashes `file` and records what it is. `written_path` is how it will be found from the workspace.
+
+    `progress` counts the bytes that are hashed.
+    """
     before = file.stat()
-    sha256 = sha256_of(file)
+    sha256 = sha256_of(file, progress)
     after = file.stat()
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise SourceChanged(
@@ -110,11 +125,17 @@ def record_source(
     )
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, in hex."""
+def sha256_of(path: Path, progress: Progress | None = None) -> str:
+    """The SHA-256 of a file's content, in hex; `progress` counts its bytes."""
     try:
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            if progress is None:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+            steps, digest = Steps(os.fstat(file.fileno()).st_size, progress), hashlib.sha256()
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                steps.add(len(chunk))
+            return digest.hexdigest()
     except OSError as error:
         raise UnreadableData(f"{path} cannot be read: {error.strerror}.") from error
 

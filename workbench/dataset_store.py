@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from workbench import steps
 from workbench.canonical_rows import CanonicalRow, PromptRow, Shape, prompts_of
 from workbench.dataset_intake import Progress, convert, read_and_count
 from workbench.dataset_reading import RawRejection, read_rows, recognise_file
@@ -93,13 +94,16 @@ class Dataset:
                 entry = orjson.loads(line)
                 yield Rejection(entry["place"], entry["reason"], entry["detail"], entry["excerpt"])
 
-    def source_path(self, always_hash: bool = False) -> Path:
+    def source_path(self, always_hash: bool = False, progress: steps.Progress | None = None) -> Path:
         """The file the rows come from, verified; raises where it is gone or changed."""
-        return self.info.source.verified_path(self.workspace, self.name, always_hash)
+        return self.info.source.verified_path(self.workspace, self.name, always_hash, progress)
 
-    def verify(self) -> None:
-        """Hashes the whole file again, and raises SourceChanged or UnreadableData where it is not the recorded one."""
-        self.source_path(always_hash=True)
+    def verify(self, progress: steps.Progress | None = None) -> None:
+        """Hashes the whole file again, and raises SourceChanged or UnreadableData where it is not the recorded one.
+
+        `progress` counts bytes.
+        """
+        self.source_path(always_hash=True, progress=progress)
 
 
 def add_dataset(
@@ -117,7 +121,7 @@ def add_dataset(
 
     A file is referenced and hashed; with `copy` the workspace keeps its own copy. What comes through `datasets` is
     stored as Parquet in any case. `origin` is what to call the source where its path means nothing to a person (a
-    file made on the way). `progress` is called with the number of rows read so far.
+    file made on the way). `progress` is called with the number of rows read so far; where it raises, nothing is left.
     """
     from workbench.hub_dataset import fetch, parse_source
 
@@ -140,7 +144,8 @@ def add_dataset(
             kind = "copy"
         inside = file.is_relative_to(folder)
         final = workspace.datasets / name / file.name if inside else file
-        recorded = record_source(file, workspace.relative(final), kind, origin or named, file_kind, details)
+        hashed = None if progress is None else lambda done, total: progress(0)
+        recorded = record_source(file, workspace.relative(final), kind, origin or named, file_kind, details, hashed)
         intake = read_and_count(file, file_kind, name, mapping, folder / "rejected.jsonl", progress)
         info = DatasetInfo(
             name, now(), intake.recognition, recorded, intake.rows, intake.columns, intake.rejected, note

@@ -77,7 +77,7 @@ def read_data(stage: Stage) -> dict[str, Any]:
     paths = files()
     rows = {}
     for name, short in DATASETS.items():
-        dataset = add_dataset(stage.workspace, paths[short], name, note=NOTE)
+        dataset = add_dataset(stage.workspace, paths[short], name, note=NOTE, origin=f"sample_data/{paths[short].name}")
         rows[name] = dataset.info.rows
         stage.say(f"  {name}: {dataset.info.rows:,} rows, {dataset.shape}")
     return rows
@@ -103,21 +103,21 @@ def judge_pairs(stage: Stage) -> dict[str, Any]:
 
 def tune(stage: Stage) -> None:
     """SFT of the sample model on the demonstrations."""
-    _train(stage, [_request("sft", "sample", "demonstrations")])
+    _train(stage, [sample_request("sft", "sample", "demonstrations")])
 
 
 def train_on_preferences(stage: Stage) -> None:
     """Reward model and DPO from the tuned model, at the same time."""
     tuned = f"run:{stage.runs['sft'].id}"
     threads = max(1, usable_cores() // 2)
-    requests = [_request(method, tuned, PREFERENCES, threads=threads) for method in ("reward", "dpo")]
+    requests = [sample_request(method, tuned, PREFERENCES, threads=threads) for method in ("reward", "dpo")]
     _train(stage, requests)
 
 
 def train_ppo(stage: Stage) -> None:
     """PPO from the tuned model against the reward model."""
     runs = stage.runs
-    _train(stage, [_request("ppo", f"run:{runs['sft'].id}", "prompts", reward_model=f"run:{runs['reward'].id}")])
+    _train(stage, [sample_request("ppo", f"run:{runs['sft'].id}", "prompts", reward_model=f"run:{runs['reward'].id}")])
 
 
 def answer_prompts(stage: Stage) -> Answered:
@@ -143,7 +143,8 @@ def compare(stage: Stage, answered: Answered) -> dict[str, Any]:
     return report(arena)
 
 
-def _request(method: str, model: str, data: str, *, reward_model: str = "", threads: int = 0) -> LaunchRequest:
+def sample_request(method: str, model: str, data: str, *, reward_model: str = "", threads: int = 0) -> LaunchRequest:
+    """A run of the demo, by the sample recipe of its method."""
     from sample_data import ROOT
 
     return LaunchRequest(

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,6 +60,12 @@ class SourceChanged(WorkbenchError):
 
 class DiskFull(WorkbenchError):
     """The disk (or a quota, or a file-size limit) is full."""
+
+
+def some_of(names: Sequence[str], most: int = 10) -> str:
+    """Names in a row for a message, at most so many: "a, b and 3 more"; "none yet" where there are none."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more or "none yet"
 
 
 def disk_full(doing: str, place: Path) -> DiskFull:

@@ -19,7 +19,7 @@ from workbench.comparison import cluster_of
 from workbench.model_names import ResolvedModel
 from workbench.statistics import Estimate, mean_estimate, ratio_estimate
 
-Kind = Literal["loss", "logprob", "reward"]
+Kind = Literal["loss", "logprob", "reward", "score"]
 MAX_LENGTH = 1024
 
 
@@ -30,7 +30,7 @@ class EvaluationJob:
     model: ResolvedModel
     rows: Sequence[Mapping[str, Any]]
     kind: Kind
-    """loss: of trained tokens; logprob: of both answers; reward: of both answers, by a reward model."""
+    """loss: of trained tokens; logprob: of both answers; reward: of both answers, by a reward model; score: of one."""
     device: str = "auto"
     threads: int = 0
     max_length: int = MAX_LENGTH
@@ -41,7 +41,7 @@ class Measured:
     """What the engine measured, row by row."""
 
     rows: Mapping[str, Mapping[str, float]]
-    """By row id: {"nll", "tokens"} or {"chosen", "rejected"}."""
+    """By row id: {"nll", "tokens"}, {"chosen", "rejected"} or {"reward", "normalised"}."""
     dropped: Mapping[str, int]
     """Rows that could not be measured, by reason."""
 

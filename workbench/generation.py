@@ -6,6 +6,7 @@ prompts and one seed, the answers are the same on the same machine; a prompt has
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,9 +16,12 @@ from typing import Any
 import orjson
 
 from workbench.canonical_rows import PromptRow
-from workbench.child_programs import run_program
+from workbench.child_programs import Told, run_program
 from workbench.errors import WorkbenchError
 from workbench.model_names import ResolvedModel
+
+_OF_JOBS = re.compile(r"job (\d+) of \d+: ")
+"""How engine.generate says which of several jobs it is at."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +72,33 @@ class Answer:
     """Of the whole answer under the model that gave it, in nats."""
 
 
-def generate(jobs: Sequence[GenerationJob], *, quiet: bool = False) -> list[list[Answer]]:
+def generate(jobs: Sequence[GenerationJob], *, quiet: bool = False, progress: Told | None = None) -> list[list[Answer]]:
     """The answers of each job, in the order of its prompts. All jobs run in one child, one after the other.
 
-    A prompt that leaves no room in the model's window has no answers; without any answer it is a WorkbenchError.
+    `progress` is told how many of all jobs' answers are there, and the model that is asked; it may raise to end the
+    child. A prompt that leaves no room in the model's window has no answers; without any answer it is a WorkbenchError.
     """
+    over_all = None if progress is None else _over_all(jobs, progress)
     with tempfile.TemporaryDirectory(prefix="workbench-generate-") as scratch:
         described = [_describe(job, Path(scratch), number) for number, job in enumerate(jobs)]
         job_file = Path(scratch) / "job.json"
         job_file.write_bytes(orjson.dumps({"jobs": described}))
-        run_program("engine.generate", [str(job_file)], what="answering", quiet=quiet)
+        run_program("engine.generate", [str(job_file)], what="answering", quiet=quiet, progress=over_all)
         return [_read(job, Path(one["out"])) for job, one in zip(jobs, described, strict=True)]
+
+
+def _over_all(jobs: Sequence[GenerationJob], progress: Told) -> Told:
+    """The child's progress, which is of one job, as progress over all of them."""
+    sizes = [len(job.prompts) * job.sampling.samples for job in jobs]
+
+    def tell(done: float, total: float, words: str) -> None:
+        found = _OF_JOBS.match(words)
+        at = min(int(found[1]), len(jobs)) - 1 if found else 0
+        # A prompt without room is not in the job's total, but was counted here.
+        left_out = sizes[at] - total if total else 0
+        progress(sum(sizes[:at]) + left_out + done, sum(sizes), jobs[at].model.source if total else "")
+
+    return tell
 
 
 def _describe(job: GenerationJob, scratch: Path, number: int) -> dict[str, Any]:

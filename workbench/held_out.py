@@ -13,7 +13,7 @@ from typing import Any, Literal
 from workbench.errors import UsageError
 from workbench.evaluation import EvaluationJob, Kind, accuracy, clusters_of, evaluate, margins_of, token_loss
 from workbench.model_names import ResolvedModel
-from workbench.run_examples import frozen_example, rows_to_measure
+from workbench.run_examples import frozen_examples, rows_to_measure
 from workbench.statistics import Estimate
 from workbench.workspace import Workspace
 
@@ -60,7 +60,8 @@ def measure(
     if not rows:
         raise UsageError(f"{data} has no rows on its {split} side; use --split train or all")
     kind = _kind_for(model, rows[0], data)
-    examples = [frozen_example(row, "sft" if kind == "loss" else "dpo") for row in rows]
+    method = "sft" if kind == "loss" else "dpo"
+    examples = [example for row in rows for example in frozen_examples(row, method)]
     [measured] = evaluate([EvaluationJob(model, examples, kind, device, threads, max_length)], quiet=quiet)
     clusters = clusters_of(rows)
     if kind == "loss":

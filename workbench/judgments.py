@@ -66,6 +66,16 @@ class Fold:
         return showing in self.current or showing in self.conflicts
 
     @property
+    def judged_pairs(self) -> set[str]:
+        """Pairs with a verdict of anyone; a skip is none."""
+        return {showing.pair for showing, one in self.current.items() if one.verdict != "skip"}
+
+    @property
+    def skipped_pairs(self) -> set[str]:
+        """Pairs that somebody skipped and nobody judged. What is neither judged nor skipped is open."""
+        return {showing.pair for showing in self.current} - self.judged_pairs
+
+    @property
     def undone(self) -> int:
         """How many showings were judged and then undone."""
         return len(self.heads) - len(self.current) - len(self.conflicts)

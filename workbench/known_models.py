@@ -35,7 +35,7 @@ def known_models(workspace: Workspace | None) -> list[KnownModel]:
             bases.setdefault(source, f"used by {run.id}")
         if steps:
             best = run.folder.best()
-            kind = "adapter" if config.adapter.kind == "lora" else "all weights"
+            kind = "all weights" if config.adapter.kind == "full" else "adapter"
             at = f"best step {best['step']}, last {steps[-1]}" if best else f"step {steps[-1]}"
             tuned.append(KnownModel(f"run:{run.id}", f"{config.run.method}, {kind}, {at}", source))
     return [*models, *(KnownModel(name, "base", origin) for name, origin in sorted(bases.items())), *tuned]

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any
 
 from workbench.canonical_rows import Completion, Prompt, PromptRow, Tags, assistant, group_of
+from workbench.child_programs import Told
 from workbench.comparison import cluster_of
 from workbench.errors import UnreadableData, UsageError
 from workbench.generation import Answer, GenerationJob, Sampling, generate
@@ -38,19 +39,47 @@ class Answered:
 
 
 def ask_models(
-    asked: PromptSource, models: Sequence[ResolvedModel], sampling: Sampling, *, limit: int = 0, quiet: bool = False
+    asked: PromptSource,
+    models: Sequence[ResolvedModel],
+    sampling: Sampling,
+    *,
+    limit: int = 0,
+    quiet: bool = False,
+    progress: Told | None = None,
 ) -> Answered:
-    """Let each model answer the prompts, all in one child process.
+    """Let each model answer the prompts, all in one child process; `progress` may raise to end it.
 
     Prompts that leave a model no room for an answer are left out for all models and counted.
     """
+    require_writers(models)
+    prompts = prompts_to_ask(asked, limit)
+    found = generate([GenerationJob(model, prompts, sampling) for model in models], quiet=quiet, progress=progress)
+    return answered_by_all(asked, prompts, models, found, sampling)
+
+
+def require_writers(models: Sequence[ResolvedModel]) -> None:
+    """Raises UsageError for a model that scores answers and writes none."""
     for model in models:
         if model.is_reward_model:
             raise UsageError(f"{model.source} is a reward model; it scores answers, it does not write them")
+
+
+def prompts_to_ask(asked: PromptSource, limit: int = 0) -> list[PromptRow]:
+    """The first `limit` prompts (0: all). Raises UnreadableData where there are none."""
     prompts = list(islice(asked.prompts(), limit or None))
     if not prompts:
         raise UnreadableData(f"{asked.name} has no prompts: it holds texts alone.")
-    found = generate([GenerationJob(model, prompts, sampling) for model in models], quiet=quiet)
+    return prompts
+
+
+def answered_by_all(
+    asked: PromptSource,
+    prompts: Sequence[PromptRow],
+    models: Sequence[ResolvedModel],
+    found: Sequence[Sequence[Answer]],
+    sampling: Sampling,
+) -> Answered:
+    """The prompts that every model answered; `found` holds each model's answers."""
     by_all = set.intersection(*({answer.prompt_id for answer in answers} for answers in found))
     source = {
         "dataset": asked.name,

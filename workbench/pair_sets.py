@@ -24,6 +24,7 @@ from workbench.dataset_store import Dataset
 from workbench.errors import SourceChanged, UnreadableData, UsageError, WorkbenchError
 from workbench.judgments import Fold, Journal, Verdict, read_judgments
 from workbench.row_conversion import same_answer
+from workbench.steps import Progress, Steps
 from workbench.workspace import Kind, Workspace, now, read_toml, write_toml
 
 SCHEMA = 1
@@ -168,16 +169,13 @@ class PairSet:
         """Counts over all pairs and journals."""
         known = {pair.id for pair in self.pairs()}
         said = self.judgments()
-        judged: set[str] = set()
-        skipped: set[str] = set()
-        for showing, judgment in said.current.items():
-            (skipped if judgment.verdict == "skip" else judged).add(showing.pair)
+        judged, skipped = said.judged_pairs, said.skipped_pairs
         standing = [judgment for showing, judgment in said.current.items() if showing.pair in known]
         return PairStatus(
             pairs=len(known),
             judged=len(judged & known),
             open=len(known - judged - skipped),
-            skipped=len((skipped - judged) & known),
+            skipped=len(skipped & known),
             verdicts=dict(Counter(judgment.verdict for judgment in standing)),
             by_annotator=dict(Counter(judgment.annotator for judgment in standing)),
             by_origin=dict(Counter(judgment.origin for judgment in standing)),
@@ -197,16 +195,19 @@ def create_pairs(
     kind: PairKind = "pairs",
     seed: int = 0,
     note: str = "",
+    steps: Steps | None = None,
 ) -> PairSet:
     """Makes a pair set of candidate answers. `source` says where they came from and is written into pairs.toml.
 
     Pairs with two equal answers are left out and counted. A verdict that came with a pair follows its answer through
-    the draw and becomes a judgment of the annotator "imported".
+    the draw and becomes a judgment of the annotator "imported". Each row is one of the `steps`; where they raise,
+    nothing is left.
     """
     left_out = [0]
+    steps = steps or Steps(0)
     with workspace.new_folder(cast(Kind, kind), name) as folder:
         imported: list[Pair] = []
-        made = _draw_pairs(rows, seed, left_out, imported)
+        made = _draw_pairs(steps.over(rows), seed, left_out, imported)
         count = duckdb_connection.write_parquet(folder / "pairs.parquet", map(_to_columns, made), _COLUMNS)
         if count == 0:
             raise UnreadableData(
@@ -226,18 +227,26 @@ def create_pairs(
             "source": dict(source),
         }
         write_toml(folder / "pairs.toml", content)
+        steps.add(0)  # the last moment in which the person may have had enough
     return open_pairs(workspace, name, kind)
 
 
-def pairs_from_dataset(workspace: Workspace, name: str, dataset: Dataset, *, seed: int = 0) -> PairSet:
-    """A pair set of a dataset of shape preference (its verdicts are imported) or answers (there are none)."""
+def pairs_from_dataset(
+    workspace: Workspace, name: str, dataset: Dataset, *, seed: int = 0, progress: Progress | None = None
+) -> PairSet:
+    """A pair set of a dataset of shape preference (its verdicts are imported) or answers (there are none).
+
+    `progress` counts the rows of the dataset, and may raise: then nothing is left.
+    """
     if dataset.shape not in ("preference", "answers"):
         raise UsageError(
             f"dataset {dataset.name} has the shape {dataset.shape}; pairs are made from preference or answers, or from "
             "the answers of models (pairs make NAME --prompts DATASET --model M)."
         )
     source = {"dataset": dataset.name, "sha256": dataset.info.source.sha256, "origin": dataset.info.source.origin}
-    return create_pairs(workspace, name, map(_candidate, dataset.rows()), source, seed=seed, note=dataset.info.note)
+    steps = Steps(dataset.info.rows, progress)
+    rows = map(_candidate, dataset.rows())
+    return create_pairs(workspace, name, rows, source, seed=seed, note=dataset.info.note, steps=steps)
 
 
 def open_pairs(workspace: Workspace, name: str, kind: PairKind = "pairs") -> PairSet:
@@ -269,6 +278,11 @@ def list_pairs(workspace: Workspace, kind: PairKind = "pairs") -> tuple[list[Pai
 
 
 def _candidate(row: Mapping[str, Any]) -> CandidatePair:
+    if row.get("tools"):
+        raise UsageError(
+            f"row {row['id']} has definitions of tools, which a pair set does not keep: without them its prompt would "
+            "be another one. Train on the dataset itself: workbench train dpo --data DATASET"
+        )
     if "chosen" in row:
         return CandidatePair(row["prompt"], row["chosen"], row["rejected"], "chosen", "rejected", "a", row["tags"])
     return CandidatePair(row["prompt"], row["a"], row["b"], "a", "b", "", row["tags"])

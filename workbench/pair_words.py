@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 from itertools import islice
-from pathlib import Path
 from typing import Any, cast
 
 from workbench.errors import UsageError
@@ -42,23 +41,31 @@ def say_made(made: PairSet) -> None:
 
 def of_sample_domain(made: PairSet) -> bool:
     """Whether the prompts come from the sample data, the only domain that the sample rule knows."""
-    from sample_data import ROOT
     from workbench.dataset_store import open_dataset
     from workbench.preferences import open_preference_set
 
+    known = _sample_hashes()
     todo: list[Any] = [made.info.source]
     while todo:
         source = todo.pop()
         if "origin" in source:
-            if Path(source["origin"]).is_relative_to(ROOT):
+            if source.get("sha256") in known:
                 return True
             continue
         name = source.get("prompts", {}).get("dataset", "")
         if name in made.workspace.names("datasets"):
-            todo.append({"origin": open_dataset(made.workspace, name).info.source.origin})
+            recorded = open_dataset(made.workspace, name).info.source
+            todo.append({"origin": recorded.origin, "sha256": recorded.sha256})
         elif name in made.workspace.names("prefs"):
             todo += [one["candidates"] for one in open_preference_set(made.workspace, name).info.sources]
     return False
+
+
+def _sample_hashes() -> set[str]:
+    """sha256 of the files of the sample data, as they were published."""
+    from sample_data import ROOT
+
+    return {line.split()[0] for line in (ROOT / "SHA256SUMS").read_text("utf-8").splitlines() if line.strip()}
 
 
 def _command(pair_set: PairSet) -> str:

@@ -23,6 +23,7 @@ from workbench.judgments import Fold
 from workbench.pair_sets import PairKind, PairSet, open_pairs
 from workbench.preference_rule import CAUSES, FreezeRule, VerdictsOfPair, decide, verdicts_by_pair
 from workbench.row_conversion import same_answer
+from workbench.steps import Progress, Steps
 from workbench.workspace import Workspace, now, read_toml, write_toml
 
 SCHEMA = 1
@@ -62,12 +63,12 @@ class PreferenceSet:
     def folder(self) -> Path:
         return self.workspace.prefs / self.name
 
-    def path(self, side: Side) -> Path:
-        """train.jsonl or eval.jsonl, proved to be what was frozen."""
+    def path(self, side: Side, progress: Progress | None = None) -> Path:
+        """train.jsonl or eval.jsonl, proved to be what was frozen; `progress` counts its bytes."""
         path = self.folder / f"{side}.jsonl"
         if not path.is_file():
             raise UnreadableData(f"preference set {self.name}: {path} is missing. Restore it from a copy.")
-        actual, frozen = sha256_of(path), self.info.files[path.name]
+        actual, frozen = sha256_of(path, progress), self.info.files[path.name]
         if actual != frozen:
             raise SourceChanged(
                 f"preference set {self.name}: {path} was edited after it was frozen (sha256 now {actual}, "
@@ -81,10 +82,10 @@ class PreferenceSet:
             for line in file:
                 yield orjson.loads(line)
 
-    def verify(self) -> None:
-        """Raises where either file is not what was frozen."""
+    def verify(self, progress: Progress | None = None) -> None:
+        """Raises where either file is not what was frozen; `progress` counts the bytes of each."""
         for side in SIDES:
-            self.path(side)
+            self.path(side, progress)
 
 
 def freeze(
@@ -94,18 +95,20 @@ def freeze(
     rule: FreezeRule | None = None,
     *,
     kind: PairKind = "pairs",
+    progress: Progress | None = None,
 ) -> PreferenceSet:
     """Freezes the verdicts that now hold on one or more pair sets into the new preference set `name`.
 
-    Raises UsageError where the rule leaves no row, saying what became of the pairs.
+    Raises UsageError where the rule leaves no row, saying what became of the pairs. `progress` counts pairs, twice
+    each: when the rule is asked, and when its row is written. Where it raises, nothing is left.
     """
     rule = rule or FreezeRule()
     names = [pair_sets] if isinstance(pair_sets, str) else list(pair_sets)
     if not names or len(set(names)) != len(names):
         raise UsageError("name each pair set once.")
-    readings = [
-        _Reading(pair_set, pair_set.judgments()) for pair_set in (open_pairs(workspace, n, kind) for n in names)
-    ]
+    opened = [open_pairs(workspace, n, kind) for n in names]
+    steps = Steps(2 * sum(one.info.rows for one in opened), progress)
+    readings = [_Reading(one, one.judgments(), steps) for one in opened]
     with workspace.new_folder("prefs", name) as folder:
         counts = dict.fromkeys((*SIDES, *CAUSES, "identical", "conflicts"), 0)
         origins: Counter[str] = Counter()
@@ -165,11 +168,12 @@ class _Reading:
 
     pair_set: PairSet
     said: Fold
+    steps: Steps
 
     def rows(self, rule: FreezeRule, counts: dict[str, int], origins: Counter[str]) -> Iterator[PreferenceRow]:
         """The rows that the rule makes of the pairs; counts what becomes of each pair, and the origins of verdicts."""
         verdicts = verdicts_by_pair(self.said, rule)
-        for pair in self.pair_set.pairs():
+        for pair in self.steps.over(self.pair_set.pairs()):
             of_pair = verdicts.get(pair.id, VerdictsOfPair())
             outcome = decide(of_pair, rule)
             counts["conflicts"] += bool(of_pair.conflicts)

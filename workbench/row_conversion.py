@@ -22,6 +22,7 @@ from workbench.canonical_rows import (
     Tags,
     as_messages,
     as_text,
+    as_tools,
     assistant,
     group_of,
     require_answer,
@@ -48,6 +49,8 @@ def to_canonical(raw: dict[str, Any], recognition: Recognition, row_id: str) -> 
         fields |= {"weight": 1.0, "margin": view.margin()}
     if recognition.shape in ("preference", "answers"):
         fields["group"] = group_of(fields["prompt"])
+    if tools := as_tools(view.value("tools")):
+        fields["tools"] = tools
     return cast(CanonicalRow, {"id": row_id, **fields, "tags": view.tags()})
 
 
@@ -116,6 +119,14 @@ class _RowView:
         if not math.isfinite(margin):
             raise RowRejected("margin is not a number")
         return margin
+
+    def verdict(self) -> bool:
+        """Whether a labelled answer is desirable."""
+        value = self.value("label")
+        label = None if value is None else _as_label(value)
+        if not isinstance(label, bool):
+            raise RowRejected("the label is neither true nor false", f"{value!r}"[:80])
+        return label
 
     def tags(self) -> Tags:
         """Small values of columns that the shape does not use, and the label."""
@@ -191,6 +202,10 @@ def _judged_turns(view: _RowView) -> Fields:
     return {"prompt": require_open_prompt(turns[:-1]), "completion": turns[-1:]}
 
 
+def _labelled(view: _RowView) -> Fields:
+    return {**(_judged_turns(view) if "messages" in view.recognition.mapping else _pair(view)), "label": view.verdict()}
+
+
 def _explicit(view: _RowView) -> Fields:
     prompt = view.prompt()
     return {"prompt": prompt, "chosen": view.answer("chosen", prompt), "rejected": view.answer("rejected", prompt)}
@@ -253,6 +268,7 @@ CONVERTERS: dict[str, Callable[[_RowView], Fields]] = {
     "pair": _pair,
     "messages": _messages,
     "judged-turns": _judged_turns,
+    "labelled": _labelled,
     "explicit": _explicit,
     "prefixed": _prefixed,
     "hh": _hh,

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.canonical_rows import Completion, Prompt, last_user_text, text_of
-from workbench.judgment_lines import Judgment
 from workbench.judgments import Showing, Verdict
 from workbench.pair_sets import Pair, PairSet
+from workbench.steps import Progress, Steps
 
 ANNOTATOR = "rule"
 _EQUAL_WITHIN = 1e-9
@@ -33,27 +33,31 @@ class RuleReport:
     """a, b and tie, of those judged now."""
 
 
-def judge_by_rule(pair_set: PairSet, *, score: Score | None = None, annotator: str = ANNOTATOR) -> RuleReport:
+def judge_by_rule(
+    pair_set: PairSet, *, score: Score | None = None, annotator: str = ANNOTATOR, progress: Progress | None = None
+) -> RuleReport:
     """Judges every pair this annotator has not judged: the answer with the higher total, a tie where both are equal.
 
     `score` is sample_data.gold_rule.score unless given. All verdicts are durable when this returns; run again after a
-    crash, it judges what is missing.
+    crash, it judges what is missing. They are written at once when the last is known, so where `progress`, which counts
+    pairs, raises, there are none.
     """
+    pair_set.workspace.require_writable()
     if score is None:
         from sample_data import gold_rule
 
         score = gold_rule.score
     said = pair_set.judgments()
-    prepared: list[Judgment] = []
+    verdicts: dict[str, Verdict] = {}
     already = 0
+    for pair in Steps(pair_set.info.rows, progress).over(pair_set.pairs()):
+        if said.stands(Showing(pair.id, annotator)):
+            already += 1
+        else:
+            verdicts[pair.id] = verdict_of(pair, score)
     with pair_set.journal(annotator) as journal:
-        for pair in pair_set.pairs():
-            if said.stands(Showing(pair.id, annotator)):
-                already += 1
-                continue
-            prepared.append(journal.prepare(pair.id, verdict_of(pair, score), origin="rule"))
-        journal.append_many(prepared)
-    return RuleReport(len(prepared), already, dict(Counter(judgment.verdict for judgment in prepared)))
+        journal.append_many(journal.prepare(pair, verdict, origin="rule") for pair, verdict in verdicts.items())
+    return RuleReport(len(verdicts), already, dict(Counter(verdicts.values())))
 
 
 def verdict_of(pair: Pair, score: Score) -> Verdict:

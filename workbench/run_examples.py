@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from engine.run.config import ON_ROLLOUTS
 from workbench.canonical_rows import CanonicalRow, group_of, is_held_out, prompt_of, prompts_of
-from workbench.errors import NotFound, UsageError
+from workbench.errors import NotFound, UsageError, some_of
 from workbench.workspace import Workspace
 
 Split = Literal["train", "eval"]
@@ -20,11 +21,17 @@ Example = Mapping[str, Any]
 EVAL_SHARE = 0.1
 
 SHAPES_FOR: dict[str, tuple[str, ...]] = {
-    "sft": ("prompt-completion", "messages", "text", "preference"),
+    "sft": ("prompt-completion", "messages", "text", "preference", "labelled"),
     "reward": ("preference",),
     "dpo": ("preference",),
-    "ppo": ("prompts", "prompt-completion", "messages", "preference", "answers"),
+    "simpo": ("preference",),
+    "cpo": ("preference",),
+    "orpo": ("preference",),
+    "kto": ("labelled", "preference"),
+    **dict.fromkeys(ON_ROLLOUTS, ("prompts", "prompt-completion", "messages", "preference", "answers", "labelled")),
 }
+ON_PAIRS = ("reward", "dpo", "simpo", "cpo", "orpo")
+"""Methods whose examples are pairs."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,15 @@ class DataSource:
     shape: str
 
 
+class FrozenExample(NamedTuple):
+    """A row as the engine reads it, and where it belongs."""
+
+    split: Split
+    example: Example
+    source: int
+    """Number of its source among those that were named."""
+
+
 def find_source(workspace: Workspace, name: str) -> DataSource:
     """What `name` is in this workspace; NotFound says what there is."""
     if name in workspace.names("prefs"):
@@ -44,7 +60,7 @@ def find_source(workspace: Workspace, name: str) -> DataSource:
         from workbench.dataset_store import open_dataset
 
         return DataSource(name, "dataset", open_dataset(workspace, name).shape)
-    there = ", ".join([*workspace.names("datasets"), *workspace.names("prefs")][:10]) or "none yet"
+    there = some_of([*workspace.names("datasets"), *workspace.names("prefs")])
     raise NotFound(f"no dataset or preference set named {name} in {workspace.root}. There are: {there}.")
 
 
@@ -53,7 +69,7 @@ def require_suits(source: DataSource, method: str) -> None:
     if source.shape in SHAPES_FOR[method]:
         return
     hint = ""
-    if source.shape == "answers" and method in ("reward", "dpo", "sft"):
+    if source.shape == "answers":
         hint = f" Judge it first: workbench pairs make P --from {source.name}, then workbench prefs freeze P --to Q."
     raise UsageError(
         f"{method} cannot train on {source.name}, a {source.kind} of shape {source.shape}: it needs "
@@ -63,13 +79,14 @@ def require_suits(source: DataSource, method: str) -> None:
 
 def examples_for(
     workspace: Workspace, names: Sequence[str], method: str, *, eval_share: float = EVAL_SHARE, seed: int = 1
-) -> Iterator[tuple[Split, Example]]:
-    """Every frozen example of the named data, with the side it is on."""
-    for name in names:
+) -> Iterator[FrozenExample]:
+    """Every frozen example of the named data, one source after the other."""
+    for number, name in enumerate(names):
         source = find_source(workspace, name)
         require_suits(source, method)
         for split, row in _rows_of(workspace, source, method, eval_share, seed):
-            yield split, frozen_example(row, method)
+            for example in frozen_examples(row, method):
+                yield FrozenExample(split, example, number)
 
 
 def rows_to_measure(workspace: Workspace, name: str, split: Literal["train", "eval", "all"]) -> list[CanonicalRow]:
@@ -83,15 +100,49 @@ def rows_to_measure(workspace: Workspace, name: str, split: Literal["train", "ev
     return [row for side in wanted for row in _preference_rows(workspace, name, side)]
 
 
+def note_on(source: DataSource, method: str) -> str:
+    """What is made of data that was not meant for the method alone; empty where nothing is to be said."""
+    if method == "sft" and source.shape == "labelled":
+        return f"{source.name} is labelled: only its desirable answers are trained on"
+    if method == "kto" and source.shape == "preference":
+        return f"{source.name} holds pairs: each gives a desirable and an undesirable answer"
+    return ""
+
+
+def frozen_examples(row: CanonicalRow, method: str) -> tuple[Example, ...]:
+    """A row as the engine reads it for `method`: usually one example; two of a pair for kto, and none of an
+    undesirable answer where answers are learnt by heart.
+    """
+    fields: Mapping[str, Any] = row
+    if method == "sft" and fields.get("label") is False:
+        return ()
+    if method == "kto" and "chosen" in fields:
+        both = {key: fields[key] for key in ("prompt", "weight", "group", "tools") if key in fields}
+        both["tags"] = fields.get("tags") or {}
+        sides = (("chosen", True), ("rejected", False))
+        return tuple(
+            {"id": f"{fields['id']}:{side}", **both, "completion": fields[side], "label": label}
+            for side, label in sides
+        )
+    return (frozen_example(row, method),)
+
+
 def frozen_example(row: CanonicalRow, method: str) -> Example:
     """One row as the engine reads it for `method`."""
     fields: Mapping[str, Any] = row
+    tools = {"tools": fields["tools"]} if fields.get("tools") else {}
+    return {**_fields_for(fields, method), **tools}
+
+
+def _fields_for(fields: Mapping[str, Any], method: str) -> Example:
     tags = fields.get("tags") or {}
-    if method == "ppo":
+    if method in ON_ROLLOUTS:
         return {"id": fields["id"], "prompt": fields["prompt"], "tags": tags}
-    if method in ("reward", "dpo"):
+    if method in ON_PAIRS:
         wanted = ("id", "prompt", "chosen", "rejected", "weight", "margin", "group")
         return {**{key: fields[key] for key in wanted}, "tags": tags}
+    if method == "kto":
+        return {**{key: fields[key] for key in ("id", "prompt", "completion", "label")}, "tags": tags}
     if "chosen" in fields:
         return {"id": fields["id"], "prompt": fields["prompt"], "completion": fields["chosen"], "tags": tags}
     keys = tuple(key for key in ("prompt", "completion", "messages", "text") if key in fields)
@@ -104,13 +155,13 @@ def _rows_of(
     if source.kind == "preference set":
         for side in ("train", "eval"):
             rows: Iterable[CanonicalRow] = _preference_rows(workspace, source.name, side)
-            for row in prompts_of(rows) if method == "ppo" else rows:
+            for row in prompts_of(rows) if method in ON_ROLLOUTS else rows:
                 yield side, row
         return
     from workbench.dataset_store import open_dataset
 
     rows = open_dataset(workspace, source.name).rows()
-    for row in prompts_of(rows) if method == "ppo" else rows:
+    for row in prompts_of(rows) if method in ON_ROLLOUTS else rows:
         yield "eval" if is_held_out(_group(row), seed, eval_share) else "train", row
 
 

@@ -20,13 +20,28 @@ from typing import IO, Any
 import orjson
 
 from engine.errors import DataError
+from engine.run.blobs import share_file
+from engine.run.config import ON_ROLLOUTS, DataConfig
 from engine.run.config_layers import SET, Resolved, parse_set, resolve
 from engine.run.config_toml import read_recipe, to_toml
 from engine.run.folder import RunFolder
+from workbench.data_weights import EXAMPLE, as_written, read_weighted
 from workbench.errors import NotFound, UsageError, WorkbenchError
+from workbench.kept_checkpoints import checkpoints_of, keep, require_kept
+from workbench.launch_weights import check_weights, inherited_adapter
 from workbench.model_names import ResolvedModel, resolve_model
-from workbench.run_examples import EVAL_SHARE, Example, Split, examples_for, find_source, require_suits
+from workbench.run_chat import NOT_YET, check_chat, freeze_chat
+from workbench.run_examples import (
+    EVAL_SHARE,
+    FrozenExample,
+    Split,
+    examples_for,
+    find_source,
+    note_on,
+    require_suits,
+)
 from workbench.run_list import Run
+from workbench.steps import Progress, Steps
 from workbench.workspace import Workspace, check_name, now
 
 THIS_RUN = "this run"
@@ -41,14 +56,15 @@ class LaunchRequest:
     method: str
     model: str = ""
     data: tuple[str, ...] = ()
+    """NAME or NAME:WEIGHT of each source."""
     reward_model: str = ""
-    """ppo: what judges the rollouts."""
+    """ppo, grpo, rloo: what judges the rollouts."""
     recipe: Path | None = None
     settings: tuple[str, ...] = ()
     """--set KEY=VALUE, in order; a later one wins."""
     device: str = ""
-    gpu: int | None = None
-    """Index of the NVIDIA device; None: the first that torch sees."""
+    gpus: tuple[int, ...] = ()
+    """Indices of the NVIDIA devices, one for each process; empty: the first that are free."""
     name: str = ""
     eval_share: float = EVAL_SHARE
     """Of the prompts of a plain dataset; a preference set brings its own split."""
@@ -78,14 +94,19 @@ class Plan:
 class FrozenFile:
     """One file of examples, as it is written."""
 
-    rows: int = 0
+    rows_each: list[int]
+    """From each source; the file holds one after the other."""
     digest: Any = field(default_factory=hashlib.sha256)
 
-    def add(self, stream: IO[bytes], example: Example) -> None:
+    @property
+    def rows(self) -> int:
+        return sum(self.rows_each)
+
+    def add(self, stream: IO[bytes], frozen: FrozenExample) -> None:
         """Append one example."""
-        line = orjson.dumps(example) + b"\n"
+        line = orjson.dumps(frozen.example) + b"\n"
         self.digest.update(line)
-        self.rows += 1
+        self.rows_each[frozen.source] += 1
         stream.write(line)
 
 
@@ -96,62 +117,90 @@ def plan_run(workspace: Workspace, request: LaunchRequest, *, quiet: bool = Fals
     recipe = read_recipe(request.recipe) if request.recipe else {}
     layers: list[tuple[str, dict[str, Any]]] = []
     if request.recipe:
-        layers.append((f"recipe {request.recipe.name}", recipe))
+        layers.append((f"recipe {request.recipe.name}", _without_weights(recipe) if request.data else recipe))
     layers += [(SET, parse_set(text, request.method)) for text in request.settings]
     if request.device:
         layers.append(("--device", {"train": {"device": request.device}}))
+    if request.gpus:
+        layers.append(("--gpus", {"train": {"processes": len(request.gpus)}}))
+    layers += _typed(request)
     early = resolve(request.method, layers)  # before anything slow: a wrong key is said at once
-    data = request.data or early.config.data.names
+    data = read_weighted(as_written(early.config.data)).names
     if not data:
-        raise UsageError(f"train {request.method}: name the data with --data D (or --prompts D for ppo)")
-    for name in data:
-        require_suits(find_source(workspace, name), request.method)
-    device = choose_device(early.config.train.device, request.gpu)
+        raise UsageError(
+            f"train {request.method}: name the data with --data D (or --prompts D for {', '.join(ON_ROLLOUTS)})"
+        )
+    sources = [find_source(workspace, name) for name in data]
+    for source in sources:
+        require_suits(source, request.method)
+    device = choose_device(early.config.train.device, request.gpus, processes=early.config.train.processes)
     model, reward_model = _models(workspace, request, early, quiet)
+    check_weights(early, device, model)
+    check_chat(early.config.chat, model)
+    shape, overruled = inherited_adapter(early, model)
     run_id = new_run_id(workspace, request.method, request.name or early.config.run.name or default_name(model.source))
-    layers += _typed(request, data)
-    layers.append((THIS_RUN, _found(workspace, run_id, model, reward_model, device, early)))
+    found = _found(workspace, run_id, model, reward_model, device, early) | {"adapter": shape}
+    layers.append((THIS_RUN, found))
     resolved = resolve(request.method, layers)
-    return Plan(workspace, run_id, resolved, model, reward_model, request, data, _notes(model, reward_model))
+    remarks = filter(None, (note_on(source, request.method) for source in sources))
+    notes = (*_notes(model, reward_model), *overruled, *remarks, *_weight_notes(resolved.config.data))
+    return Plan(workspace, run_id, resolved, model, reward_model, request, data, notes)
 
 
-def create_run(plan: Plan) -> Run:
-    """Make the run's folder with its frozen examples and run.toml. It appears whole; nothing runs yet."""
+def create_run(plan: Plan, *, progress: Progress | None = None) -> Run:
+    """Make the run's folder with its frozen examples and run.toml. It appears whole; nothing runs yet.
+
+    `progress` counts examples, of a number that is not known, and may raise: then nothing is left.
+    """
     from engine.run.events import append_event
 
+    over = checkpoints_of(plan.workspace, (plan.model, plan.reward_model))
+    keep(over)
     with plan.workspace.new_folder("runs", plan.run_id) as hidden:
         folder = RunFolder(hidden)
         folder.data.mkdir(mode=0o700)
-        frozen = _freeze_examples(plan, folder)
-        folder.lay_out(to_toml(_with_data(plan.resolved, frozen).config))
+        frozen = _freeze_examples(plan, folder, Steps(0, progress))
+        plan.workspace.blobs.mkdir(mode=0o700, exist_ok=True)
+        for split, file in frozen.items():
+            share_file(folder.data / f"{split}.jsonl", file.digest.hexdigest(), plan.workspace.blobs)
+        chat = freeze_chat(plan.resolved.config.chat, plan.model, folder)
+        require_kept(over)
+        folder.lay_out(to_toml(replace(_with_data(plan.resolved, frozen).config, chat=chat)))
     run = Run(RunFolder(plan.path), plan.workspace)
-    append_event(run.folder, "created", train_rows=frozen["train"].rows, eval_rows=frozen["eval"].rows)
+    rows = {"train_rows": frozen["train"].rows, "eval_rows": frozen["eval"].rows}
+    append_event(run.folder, "created", **rows, eval_share=plan.request.eval_share)
     return run
 
 
-def start_run(run: Run, *, gpu: int | None = None) -> None:
-    """Start the supervisor of a run in its own session; returns once it holds the run. Raises with its reason."""
-    from engine.run.supervisor import start_detached
+def start_run(run: Run, *, gpus: Sequence[int] = (), queued: bool = False) -> None:
+    """Start the supervisor of a run in its own session; returns once it holds the run. Raises with its reason.
 
-    start_detached(run.folder.path, env=gpu_environment(gpu))
+    With `queued` the supervisor waits until the device is free of other runs of this workspace.
+    """
+    from engine.run.detached_start import start_detached
 
-
-def gpu_environment(gpu: int | None) -> dict[str, str]:
-    """What the supervisor needs in its environment to use one device."""
-    return {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
+    start_detached(run.folder.path, env=gpu_environment(gpus), queued=queued)
 
 
-def choose_device(wanted: str, gpu: int | None = None) -> str:
-    """cpu or cuda. An NVIDIA device that torch cannot use is an error unless the CPU was asked for."""
+def gpu_environment(gpus: Sequence[int]) -> dict[str, str]:
+    """What the supervisor needs in its environment to use these devices and no others."""
+    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if gpus else {}
+
+
+def choose_device(wanted: str, chosen: Sequence[int] = (), *, processes: int = 1) -> str:
+    """cpu or cuda. An NVIDIA device that torch cannot use is an error unless the CPU was asked for.
+
+    `chosen` are indices of devices; without them there must be one for each of the `processes`.
+    """
     if wanted == "cpu":
-        if gpu is not None:
+        if chosen:
             raise UsageError("--gpus and --device cpu exclude each other")
         return "cpu"
     from engine.run.gpus import installed_gpus, torch_usable
 
     gpus = installed_gpus()
     if not gpus:
-        if wanted == "cuda" or gpu is not None:
+        if wanted == "cuda" or chosen:
             raise WorkbenchError(
                 "no NVIDIA device here (nvidia-smi finds none); use --device cpu. See: workbench doctor"
             )
@@ -159,8 +208,15 @@ def choose_device(wanted: str, gpu: int | None = None) -> str:
     reason = torch_usable()
     if reason:
         raise WorkbenchError(f"{reason}. Or train on the CPU on purpose: --device cpu")
-    if gpu is not None and gpu not in {one.index for one in gpus}:
-        raise UsageError(f"--gpus {gpu}: there are: {', '.join(str(one.index) for one in gpus)}. See: workbench gpus")
+    for index in chosen:
+        if index not in {one.index for one in gpus}:
+            there = ", ".join(str(one.index) for one in gpus)
+            raise UsageError(f"--gpus {index}: there are: {there}. See: workbench gpus")
+    if processes > len(gpus):
+        raise UsageError(
+            f"train.processes is {processes}, each on a GPU of its own, but there are {len(gpus)} here. Lower it, or "
+            "use --device cpu, where processes share the cores"
+        )
     return "cuda"
 
 
@@ -201,13 +257,15 @@ def _models(
     model = resolve_model(workspace, written, quiet=quiet)
     if model.is_reward_model and request.method != "reward":
         raise UsageError(f"--model {written} is a reward model; {request.method} tunes a language model")
-    if request.method != "ppo":
+    if request.method not in ON_ROLLOUTS:
         if request.reward_model:
-            raise UsageError(f"--reward-model goes with train ppo, not with {request.method}")
+            raise UsageError(f"--reward-model goes with train {', '.join(ON_ROLLOUTS)}, not with {request.method}")
         return model, None
     wanted = request.reward_model or early.config.model.reward_source
     if not wanted:
-        raise UsageError("train ppo: name the reward model with --reward-model M (a run of workbench train reward)")
+        raise UsageError(
+            f"train {request.method}: name the reward model with --reward-model M (a run of workbench train reward)"
+        )
     reward = resolve_model(workspace, wanted, quiet=quiet)
     if not reward.is_reward_model:
         raise UsageError(f"--reward-model {wanted} has no reward head; name a run of: workbench train reward")
@@ -219,14 +277,30 @@ def _models(
     return model, reward
 
 
-def _typed(request: LaunchRequest, data: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+def _typed(request: LaunchRequest) -> list[tuple[str, dict[str, Any]]]:
     """What was given by flags of its own, each under the flag's name. The model's source is resolved later."""
     layers: list[tuple[str, dict[str, Any]]] = []
     if request.data:
-        layers.append(("--data", {"data": {"names": list(data)}}))
+        data = read_weighted(request.data)
+        weights = {"weights": list(data.weights)} if data.weights else {}
+        layers.append(("--data", {"data": {"names": list(data.names), **weights}}))
     if request.name:
         layers.append(("--name", {"run": {"name": request.name}}))
     return layers
+
+
+def _without_weights(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe for other data than its own, whose weights belong to the names that are written there."""
+    data = recipe.get("data")
+    if not isinstance(data, dict):
+        return recipe
+    return {**recipe, "data": {key: value for key, value in data.items() if key != "weights"}}
+
+
+def _weight_notes(data: DataConfig) -> tuple[str, ...]:
+    if data.weights_by == "rows" or data.weights:
+        return ()
+    return (f"data.weights_by = {data.weights_by} means nothing without weights: {EXAMPLE}",)
 
 
 def _found(
@@ -255,7 +329,10 @@ def _found(
             "eval_sha256": "",
             "train_rows": 0,
             "eval_rows": 0,
+            "train_rows_each": [],
+            "eval_rows_each": [],
         },
+        "chat": dict(NOT_YET),
         "train": train,
     }
 
@@ -265,23 +342,38 @@ def _notes(model: ResolvedModel, reward: ResolvedModel | None) -> tuple[str, ...
     return tuple(f"{what} {one.source}: {one.note}" for what, one in named if one is not None and one.note)
 
 
-def _freeze_examples(plan: Plan, folder: RunFolder) -> dict[Split, FrozenFile]:
-    files: dict[Split, FrozenFile] = {"train": FrozenFile(), "eval": FrozenFile()}
+def _freeze_examples(plan: Plan, folder: RunFolder, steps: Steps) -> dict[Split, FrozenFile]:
+    files: dict[Split, FrozenFile] = {
+        "train": FrozenFile([0] * len(plan.data)), "eval": FrozenFile([0] * len(plan.data)),
+    }  # fmt: skip
     config = plan.resolved.config
     with open(folder.data / "train.jsonl", "wb") as train, open(folder.data / "eval.jsonl", "wb") as held_out:
         streams: dict[Split, IO[bytes]] = {"train": train, "eval": held_out}
-        for split, example in examples_of(plan):
-            files[split].add(streams[split], example)
+        for frozen in steps.over(examples_of(plan)):
+            files[frozen.split].add(streams[frozen.split], frozen)
     if files["train"].rows == 0:
         raise DataError(
             f"{', '.join(plan.data)}: no example is left to train on for {config.run.method} "
             f"({files['eval'].rows} are held out); add data, or lower --eval-share"
         )
+    require_each(plan, files["train"].rows_each)
     return files
 
 
-def examples_of(plan: Plan) -> Iterator[tuple[Split, Example]]:
-    """The examples of a plan with the side each is on."""
+def require_each(plan: Plan, train_rows_each: Sequence[int]) -> None:
+    """Raises DataError where a source of a mixture has no row to train on."""
+    if not plan.resolved.config.data.weights:
+        return
+    for name, rows in zip(plan.data, train_rows_each, strict=True):
+        if rows == 0:
+            raise DataError(
+                f"{name}: it has a weight, and no example is left to train on for {plan.request.method}. Leave it out, "
+                "or lower --eval-share"
+            )
+
+
+def examples_of(plan: Plan) -> Iterator[FrozenExample]:
+    """The examples of a plan, one source after the other."""
     seed = plan.resolved.config.train.seed
     return examples_for(
         plan.workspace, plan.data, plan.resolved.config.run.method, eval_share=plan.request.eval_share, seed=seed
@@ -297,4 +389,6 @@ def _with_data(resolved: Resolved, frozen: dict[Split, FrozenFile]) -> Resolved:
         train_rows=train.rows,
         eval_rows=held_out.rows,
     )
+    if len(data.names) > 1:
+        data = replace(data, train_rows_each=tuple(train.rows_each), eval_rows_each=tuple(held_out.rows_each))
     return Resolved(replace(resolved.config, data=data), resolved.origins)

@@ -23,9 +23,18 @@ if TYPE_CHECKING:
     from engine.run.config import RunConfig
     from engine.run.metrics_log import MetricsLine
 
-ALIVE = ("preparing", "running", "stopping", "orphaned")
+ALIVE = ("queued", "preparing", "running", "stopping", "orphaned")
 RESUMABLE = ("stopped", "failed", "interrupted", "orphaned", "unknown-here")
 """`resume` waits for an orphan to end, and takes over what another host left."""
+STATE_MARKS = {
+    "queued": "…", "preparing": "●", "running": "●", "stopping": "●", "done": "✓", "stopped": "■", "failed": "✗",
+    "damaged": "✗", "interrupted": "▲", "orphaned": "▲", "unknown-here": "▲",
+}  # fmt: skip
+STATE_TONES = {
+    "queued": "faint", "preparing": "busy", "running": "busy", "stopping": "busy", "done": "good", "failed": "bad",
+    "damaged": "bad", "interrupted": "bad", "orphaned": "bad",
+}  # fmt: skip
+"""The mark and the colour that repeat a state, the same on every screen."""
 EXIT_CODES = {"done": 0, "stopped": 3}
 _ID = re.compile(r"\d{4}-(?P<method>[a-z]+)-(?P<name>.+)-[0-9a-z]{3}")
 _CREATED = re.compile(rb'^created = "([^"\n]*)"', re.MULTILINE)
@@ -52,7 +61,7 @@ class Run:
 
     @property
     def method(self) -> str:
-        """sft, reward, dpo or ppo; empty for a folder with a foreign name."""
+        """sft, reward, dpo …; empty for a folder with a foreign name."""
         found = _ID.fullmatch(self.id)
         return found["method"] if found else ""
 
@@ -119,12 +128,14 @@ class RunSummary:
     """The last metrics the worker reported."""
     best: dict[str, Any] | None
     """{"step", "metric", "value"} where the run selects a checkpoint."""
+    note: str = ""
+    """What its worker says a person should know of how it runs."""
 
 
 def all_runs(workspace: Workspace) -> list[Run]:
     """Every run, the oldest first."""
     runs = [Run(RunFolder(workspace.runs / name), workspace) for name in workspace.names("runs")]
-    return sorted(runs, key=lambda run: (run.created, run.id))
+    return sorted(runs, key=_by_age)
 
 
 def find_run(workspace: Workspace, reference: str) -> Run:
@@ -138,7 +149,7 @@ def find_run(workspace: Workspace, reference: str) -> Run:
     if not names:
         raise NotFound(f"no runs in {workspace.root} yet; start one with: workbench train")
     if reference == "-":
-        return all_runs(workspace)[-1]
+        return max((_run(workspace, name) for name in names), key=_by_age)
     if reference in names:
         return _run(workspace, reference)
     for kind, matches in (
@@ -171,6 +182,7 @@ def summarise(run: Run) -> RunSummary:
         device=status.device if status else "",
         last={name: value for name, value in status.last.items() if value is not None} if status else {},
         best=dict(status.best) if status and status.best else None,
+        note=status.note if status else "",
     )
 
 
@@ -198,6 +210,10 @@ def age(created: str, now: datetime) -> str:
 def exit_code_of(state: str) -> int:
     """The exit code that `--wait` gives for a run that has ended in `state`."""
     return EXIT_CODES.get(state, 1)
+
+
+def _by_age(run: Run) -> tuple[str, str]:
+    return run.created, run.id
 
 
 def _run(workspace: Workspace, name: str) -> Run:

@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from itertools import islice
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 import tomli_w
 
-from engine.data.chat import ChatTokenizer
+from engine.run.cadence import CHECKPOINTS_A_RUN, steps_between
 from engine.run.config import SCHEMA, sections_of
 from engine.run.config_layers import Resolved
 from engine.run.durable_files import free_megabytes
-from workbench.run_examples import Example
-from workbench.run_launch import Plan, examples_of
+from workbench.data_weights import as_written
+from workbench.run_cost import activation_words, cost_of, memory_words
+from workbench.run_examples import Example, Split
+from workbench.run_launch import Plan, examples_of, require_each
+from workbench.run_sample import ROWS_READ, read_samples, sample_words
+from workbench.run_sources import source_fields, sources_estimate
+from workbench.terminal_output import duration
 
 COMMENT_COLUMN = 40
-ROWS_TOKENISED = 256
-TRAINED_BYTES = 6
-"""Bytes of a full checkpoint for each byte of bf16 weights: fp32 weights and two fp32 moments."""
 
 
 def config_with_origins(resolved: Resolved) -> str:
@@ -36,72 +37,118 @@ def config_with_origins(resolved: Resolved) -> str:
         lines += ["", f"[{section}]"]
         for key, value in values[section].items():
             plain = list(value) if isinstance(value, tuple) else value
-            # tomli_w spreads a list over lines; what is in it are names, which hold no line end.
-            written = re.sub(r"\[\s+(.*?),?\s+\]", r"[\1]", tomli_w.dumps({key: plain}).strip()).replace("\n   ", "")
+            # tomli_w spreads a list over lines; what is in it are names and numbers, which hold no line end.
+            one_line = tomli_w.dumps({key: plain}).strip().replace("\n   ", "")
+            written = re.sub(r"\[\s+(.*?),?\s+\]", r"[\1]", one_line)
             comment = f"# {resolved.origins.get(f'{section}.{key}', 'default')}"
             lines.append(f"{written:<{COMMENT_COLUMN - 1}} {comment}")
     return "\n".join(lines)
 
 
-def dry_run(plan: Plan) -> dict[str, Any]:
-    """Rows, tokens, steps and what would be written, for a person or as JSON."""
+def dry_run(plan: Plan, go_on: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """Rows, tokens, steps, memory and what would be written, for a person or as JSON.
+
+    `go_on` is called for each row; it may raise to end the count.
+    """
     config = plan.resolved.config
-    rows = {"train": 0, "eval": 0}
-    kept: list[Example] = []
-    size = 0
-    for split, example in examples_of(plan):
-        rows[split] += 1
-        if split == "train" and len(kept) < ROWS_TOKENISED:
-            kept.append(example)
-        size += _bytes_of(example)
-    tokens = _tokens_of(kept, ChatTokenizer.from_folder(plan.model.path), config.data.max_length)
-    each = sum(tokens) / len(tokens) if tokens else 0.0
-    steps = _steps(plan, rows["train"])
-    seen = steps * config.train.batch_size if config.train.steps else round(config.train.epochs * rows["train"])
+    rows_each, kept, size = _counted(plan, go_on)
+    require_each(plan, rows_each["train"])
+    rows = {split: sum(counts) for split, counts in rows_each.items()}
+    read, samples = read_samples(plan, kept)
+    sources = sources_estimate(config.data, rows_each, samples)
+    examples = sum(source["examples_an_epoch"] for source in sources)
+    mixed = [source["examples_an_epoch"] / max(1, examples) for source in sources]
+    each = sum(share * s.tokens / max(1, s.examples) for share, s in zip(mixed, samples, strict=True))
+    steps = _steps(plan, examples)
+    seen = steps * config.train.batch_size if config.train.steps else round(config.train.epochs * examples)
     facts: dict[str, Any] = {
         "schema": 1,
         "run": plan.run_id,
         "method": config.run.method,
         "model": plan.model.source,
-        "data": list(plan.data),
+        "data": list(as_written(config.data)),
         "train_rows": rows["train"],
         "eval_rows": rows["eval"],
-        "tokens_a_row_estimate": round(each),
+        "examples_estimate": examples,
+        "tokens_a_row_estimate": round(each * examples / max(1, rows["train"]) if not config.data.weights else each),
         "tokens_estimate": round(each * seen),
-        "cut_at_max_length_estimate": sum(count >= config.data.max_length for count in tokens) / max(1, len(tokens)),
+        "cut_at_max_length_estimate": read.truncated / max(1, read.examples),
+        **read.facts(),
+        **({"sources": sources} if len(sources) > 1 else {}),
         "steps": steps,
         "device": config.train.device,
+        "processes": config.train.processes,
         "would_write": str(plan.path),
         "examples_bytes": size,
         "free_megabytes": free_megabytes(plan.workspace.root),
     }
-    if config.adapter.kind == "full":
-        weights = sum(file.stat().st_size for file in plan.model.path.glob("*.safetensors"))
-        facts["checkpoint_bytes_estimate"] = weights * TRAINED_BYTES
+    every = steps_between(config.checkpoint.every, steps, times=CHECKPOINTS_A_RUN)
+    lengths = read.lengths
+    if lengths is not None and len(sources) > 1:
+        lengths = replace(lengths, mean=each)
+    if cost := cost_of(plan, lengths, steps // every + 1):
+        facts |= {**cost.facts(), "seconds_estimate": cost.seconds_a_step * steps}
     if plan.reward_model is not None:
         facts["reward_model"] = plan.reward_model.source
     return facts
+
+
+def device_words(facts: Mapping[str, Any]) -> str:
+    """cpu, or cuda, 2 processes."""
+    many = facts["processes"]
+    return f"{facts['device']}, {many} processes" if many > 1 else str(facts["device"])
+
+
+def each_process(facts: Mapping[str, Any]) -> str:
+    """What stands behind the memory of one process where there are several."""
+    return " for each process" if facts["processes"] > 1 else ""
 
 
 def dry_run_fields(facts: Mapping[str, Any]) -> dict[str, str]:
     """The facts of a dry run as names and values for a person."""
     fields = {
         "run": f"{facts['run']} (an example: the end is drawn at the start)",
-        "method": f"{facts['method']} on {facts['device']}",
+        "method": f"{facts['method']} on {device_words(facts)}",
         "model": facts["model"],
         "reward model": facts.get("reward_model", ""),
         "data": f"{', '.join(facts['data'])}: {facts['train_rows']:,} rows, {facts['eval_rows']:,} held out",
+        **source_fields(facts.get("sources", ())),
         "tokens": f"about {facts['tokens_estimate']:,} ({facts['tokens_a_row_estimate']:,} a row)",
         "steps": f"{facts['steps']:,}",
-        "would write": f"{facts['would_write']}, {_megabytes(facts['examples_bytes'])} of examples",
-        "a checkpoint": "",
+        "time": "",
+        "would write": f"{facts['would_write']}, {megabytes(facts['examples_bytes'])} of examples",
+        "memory": "",
+        "activations": "",
         "disk": f"{facts['free_megabytes']:,} MB free",
     }
-    if "checkpoint_bytes_estimate" in facts:
-        fields["a checkpoint"] = f"about {_megabytes(facts['checkpoint_bytes_estimate'])}"
-    if facts["cut_at_max_length_estimate"] > 0.01:
-        fields["cut"] = f"about {100 * facts['cut_at_max_length_estimate']:.0f} % of the rows reach data.max_length"
+    if "memory_bytes_estimate" in facts:
+        fields["time"] = (
+            f"about {duration(facts['seconds_estimate'])}, {facts['seconds_a_step_estimate']:,.2g} s a step "
+            f"({facts['timed_by']}; an estimate, without evaluation, probes and checkpoints)"
+        )
+        fields["memory"] = memory_words(facts)
+        fields["activations"] = activation_words(facts)
+        fields["disk"] = (
+            f"about {megabytes(facts['disk_bytes_estimate'])} for {facts['checkpoints_kept_estimate']} checkpoints and "
+            f"one being written (an estimate); {facts['free_megabytes']:,} MB free"
+        )
+    fields |= {} if "sources" in facts else sample_words(facts)
     return {name: value for name, value in fields.items() if value}
+
+
+def _counted(plan: Plan, go_on: Callable[[], None]) -> tuple[dict[Split, list[int]], list[list[Example]], int]:
+    """Rows of both sides from each source, the first training rows of each, and the bytes of all rows."""
+    many = len(plan.data)
+    rows: dict[Split, list[int]] = {"train": [0] * many, "eval": [0] * many}
+    kept: list[list[Example]] = [[] for _ in range(many)]
+    size = 0
+    for split, example, source in examples_of(plan):
+        go_on()
+        rows[split][source] += 1
+        if split == "train" and len(kept[source]) < ROWS_READ // many:
+            kept[source].append(example)
+        size += _bytes_of(example)
+    return rows, kept, size
 
 
 def _steps(plan: Plan, rows: int) -> int:
@@ -111,27 +158,12 @@ def _steps(plan: Plan, rows: int) -> int:
     return math.ceil(max(1, round(train.epochs * rows)) / train.batch_size)
 
 
-def _tokens_of(examples: Sequence[Example], tokenizer: ChatTokenizer, longest: int) -> list[int]:
-    """Tokens of each example as they go through the model, both answers of a pair counted."""
-    return [sum(min(n, longest) for n in _lengths(example, tokenizer)) for example in islice(examples, ROWS_TOKENISED)]
-
-
-def _lengths(example: Example, tokenizer: ChatTokenizer) -> list[int]:
-    if "text" in example:
-        return [len(tokenizer.whole_text(example["text"]).ids)]
-    if "messages" in example:
-        return [len(tokenizer.conversation(example["messages"]).ids)]
-    prompt = example["prompt"]
-    start = len(tokenizer.prompt_ids(prompt))
-    answers = [example[key] for key in ("completion", "chosen", "rejected") if key in example]
-    return [start + len(tokenizer.completion_ids(prompt, answer)) for answer in answers] or [start]
-
-
 def _bytes_of(example: Example) -> int:
     import orjson
 
     return len(orjson.dumps(example)) + 1
 
 
-def _megabytes(size: float) -> str:
+def megabytes(size: float) -> str:
+    """A size for a person."""
     return f"{size / 1e6:,.1f} MB"

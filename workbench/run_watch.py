@@ -10,30 +10,46 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+from engine.run.metric_names import source_family
 from workbench.run_list import ALIVE, Run, RunSummary, exit_code_of, summarise
-from workbench.terminal_output import duration, field_lines, number
+from workbench.terminal_output import field_lines, number, time_left
 
 BARS, PLAIN_BARS = "▁▂▃▄▅▆▇█", "_.-=+*#@"
 SPARKLINE_WIDTH = 24
 POLL_S = 0.25
 KL, KL_ERROR = "kl/policy_reference_nats_per_sequence", "kl/policy_reference_standard_error"
 KL_PER_TOKEN = "kl/policy_reference_nats_per_token"
+_OF_PAIRS = (
+    "loss", "rewards/accuracies", "rewards/margins", "eval_loss", "eval_rewards/accuracies", "grad_norm",
+    "learning_rate",
+)  # fmt: skip
+_OF_GROUPS = (
+    "reward", "eval_reward", "objective/kl", "frac_reward_zero_std", "completions/mean_length",
+    "completions/clipped_ratio", "clip_ratio/region_mean", "loss", "grad_norm", "learning_rate",
+)  # fmt: skip
 SHOWN: dict[str, tuple[str, ...]] = {
     "sft": ("loss", "mean_token_accuracy", "eval_loss", "grad_norm", "learning_rate"),
     "reward": ("loss", "accuracy", "margin", "eval_loss", "eval_accuracy", "grad_norm", "learning_rate"),
-    "dpo": (
-        "loss", "rewards/accuracies", "rewards/margins", "eval_loss", "eval_rewards/accuracies", "grad_norm",
+    "dpo": ("loss", "rewards/accuracies", "rewards/margins", "displacement/chosen", *_OF_PAIRS[3:]),
+    "simpo": _OF_PAIRS,
+    "cpo": _OF_PAIRS,
+    "orpo": ("loss", "nll_loss", *_OF_PAIRS[1:]),
+    "kto": (
+        "loss", "rewards/margins", "kl", "displacement/chosen", "eval_loss", "eval_rewards/margins", "grad_norm",
         "learning_rate",
     ),
     "ppo": (
         "objective/scores", "objective/rlhf_reward", "objective/kl", "loss/policy_avg", "loss/value_avg",
         "policy/clipfrac_avg", "val/num_eos_tokens", "grad_norm", "learning_rate",
     ),
+    "grpo": _OF_GROUPS,
+    "rloo": _OF_GROUPS,
 }  # fmt: skip
 Series = dict[str, list[tuple[int, float]]]
 
@@ -54,9 +70,11 @@ def frame(run: Run, *, every_metric: bool = False) -> list[str]:
     lines = [f"{summary.id}  {summary.method} · {summary.state}{_step_text(summary)}"]
     if summary.reason:
         lines.append(summary.reason)
+    if summary.note:
+        lines.append(summary.note)
     lines.append(_pace_text(summary))
     wanted = SHOWN.get(summary.method, ())
-    names = sorted(series) if every_metric else [name for name in wanted if name in series]
+    names = sorted(series) if every_metric else with_sources([name for name in wanted if name in series], series)
     names = names or sorted(series)[:8]
     lines += ["", *metric_lines(series, names)] if names else ["", "no metrics yet"]
     if KL in series:
@@ -68,6 +86,14 @@ def frame(run: Run, *, every_metric: bool = False) -> list[str]:
     if steps:
         lines.append(f"checkpoints at step {', '.join(map(str, steps))}")
     return [line for line in lines if line is not None]
+
+
+def with_sources(names: Sequence[str], known: Iterable[str]) -> list[str]:
+    """Metrics, and behind each its figures of single sources, as far as they are `known`."""
+    of: dict[str, list[str]] = {}
+    for name in known:
+        of.setdefault(source_family(name), []).append(name)
+    return [one for name in names for one in (name, *of.get(name, ()))]
 
 
 def metric_lines(series: Series, names: Sequence[str]) -> list[str]:
@@ -101,6 +127,12 @@ def as_json(run: Run) -> dict[str, Any]:
     return {"schema": 1, **summary.__dict__, "metrics": last, "checkpoints": run.checkpoint_steps()}
 
 
+def main_figure(summary: RunSummary) -> str:
+    """The last value of the first metric that a run's method is judged by, with its name."""
+    name = next((name for name in SHOWN.get(summary.method, ()) if name in summary.last), "")
+    return f"{name} {number(summary.last[name])}" if name else ""
+
+
 def progress_line(summary: RunSummary) -> str:
     """One line about a run that goes on: step, pace, and the two metrics that matter most."""
     first = next((name for name in SHOWN.get(summary.method, ()) if name in summary.last), None)
@@ -109,7 +141,7 @@ def progress_line(summary: RunSummary) -> str:
         summary.id,
         "" if summary.state == "running" else summary.state,
         f"step {summary.step:,}/{summary.total_steps:,}" if summary.total_steps else "",
-        f"{duration(summary.seconds_left)} left" if summary.seconds_left is not None else "",
+        time_left(summary.seconds_left) if summary.seconds_left is not None else "",
         *(f"{name} {number(summary.last[name], 4)}" for name in names if name is not None),
     ]
     return "  ".join(part for part in parts if part)
@@ -157,6 +189,18 @@ def wait_for_end(
         time.sleep(poll_s)
 
 
+@contextmanager
+def leaving_is_told(run: Run, tell: Callable[[str], None]) -> Iterator[None]:
+    """Where a person ends the waiting by Ctrl+C, say that the run has not ended with it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if run.state().state in ALIVE:
+            print(file=sys.stderr)  # below the ^C
+            tell(f"run {run.id} goes on. Stop it with: workbench runs stop {run.id}")
+        raise
+
+
 def _step_text(summary: RunSummary) -> str:
     if not summary.total_steps:
         return ""
@@ -170,7 +214,7 @@ def _pace_text(summary: RunSummary) -> str:
         rate = summary.steps_per_s
         parts.append(f"{number(rate, 2)} steps/s" if rate >= 1 else f"{number(1 / rate, 2)} s a step")
     if summary.seconds_left is not None:
-        parts.append(f"{duration(summary.seconds_left)} left")
+        parts.append(time_left(summary.seconds_left))
     return " · ".join(parts) or "no pace yet"
 
 

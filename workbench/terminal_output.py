@@ -13,13 +13,13 @@ import shutil
 import sys
 import textwrap
 import time
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TextIO
 
 from engine.run.safe_text import safe
+from workbench.text_wrapping import cells, cut
 
 NARROWEST, USUAL_WIDTH = 60, 80
 GAP = "  "
@@ -96,8 +96,8 @@ def field_lines(fields: Mapping[str, str], width: int = 0) -> list[str]:
 
 def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int = USUAL_WIDTH) -> list[str]:
     """The lines of an aligned table, no wider than `width` where the columns that may shrink allow it."""
-    cells = [[column.heading for column in columns], *[[safe(cell) for cell in row] for row in rows]]
-    widths = [max(shown_width(row[index]) for row in cells) for index in range(len(columns))]
+    lines = [[column.heading for column in columns], *[[safe(cell) for cell in row] for row in rows]]
+    widths = [max(cells(line[index]) for line in lines) for index in range(len(columns))]
     excess = sum(widths) + len(GAP) * (len(widths) - 1) - width
     while excess > 0:
         shrinking = [index for index, column in enumerate(columns) if column.shrinks and widths[index] > 8]
@@ -108,7 +108,7 @@ def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]], width:
         excess -= 1
     return [
         GAP.join(_pad(cut(cell, widths[i]), widths[i], columns[i].right) for i, cell in enumerate(row)).rstrip()
-        for row in cells
+        for row in lines
     ]
 
 
@@ -117,25 +117,6 @@ def line_width() -> int:
     if not sys.stdout.isatty():
         return USUAL_WIDTH
     return max(NARROWEST, shutil.get_terminal_size((USUAL_WIDTH, 24)).columns)
-
-
-def shown_width(text: str) -> int:
-    """Terminal cells that `text` takes."""
-    if text.isascii():
-        return len(text)
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 0 if unicodedata.combining(c) else 1 for c in text)
-
-
-def cut(text: str, width: int) -> str:
-    """`text` in at most `width` cells, ending in "…" where something is missing."""
-    if shown_width(text) <= width:
-        return text
-    kept = ""
-    for character in text:
-        if shown_width(kept + character) > width - 1:
-            break
-        kept += character
-    return kept + "…"
 
 
 def number(value: float | int | None, digits: int = 3) -> str:
@@ -171,6 +152,11 @@ def duration(seconds: float | None) -> str:
         return f"{minutes}m {rest:02d}s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h {minutes:02d}m" if hours < 48 else f"{hours // 24}d {hours % 24:02d}h"
+
+
+def time_left(seconds: float) -> str:
+    """How long something will still take, as it is said everywhere: 4s left, 3m 20s left, 2h 05m left."""
+    return f"{duration(seconds)} left" if seconds >= 10 else f"{max(0, round(seconds))}s left"
 
 
 class Progress:
@@ -234,5 +220,5 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _pad(text: str, width: int, right: bool) -> str:
-    space = " " * (width - shown_width(text))
+    space = " " * (width - cells(text))
     return space + text if right else text + space

@@ -15,7 +15,7 @@ import secrets
 import shutil
 import stat
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from typing import Any, Literal
 import tomli_w
 
 from engine.run.durable_files import fsync_folder, write_atomically
-from workbench.errors import NameTaken, NotFound, ReadOnly, UsageError, WorkbenchError, explain_os_errors
+from workbench.errors import NameTaken, NotFound, ReadOnly, UsageError, WorkbenchError, explain_os_errors, some_of
 
 SCHEMA = 1
 MARKER = "workspace.toml"
@@ -104,7 +104,7 @@ class Workspace:
         check_name(name, SINGULAR[kind])
         folder = self.folder(kind) / name
         if not folder.is_dir():
-            there = ", ".join(self.names(kind)[:8]) or "none yet"
+            there = some_of(self.names(kind))
             raise NotFound(f"no {SINGULAR[kind]} named {name} in {self.root}. There are: {there}.")
         return folder
 
@@ -162,6 +162,25 @@ def check_name(name: str, what: str) -> str:
             f"{name[:80]!r} cannot name {with_article(what)}: a name is 1 to 64 letters, digits, '.', '_' or '-', "
             "starts with a letter or digit, and has no '..' or '/'."
         )
+    return name
+
+
+def name_problem(workspace: Workspace, kind: Kind, name: str) -> str:
+    """Why a new thing cannot be called so; empty where it can."""
+    try:
+        check_name(name, SINGULAR[kind])
+        workspace.require_free(kind, name)
+    except WorkbenchError as error:
+        return str(error)
+    return ""
+
+
+def free_name(taken: Collection[str], stem: str) -> str:
+    """`stem`, or the first of stem-2, stem-3 … that is not taken."""
+    name, number = stem[:60], 1
+    while name in taken:
+        number += 1
+        name = f"{stem[:60]}-{number}"
     return name
 
 

@@ -4,8 +4,8 @@ Owns the tokenizer of a model folder, read with `tokenizers` alone, and its chat
 
 Invariants:
 - The ids of an ordinary conversation are those of transformers' `apply_chat_template(tokenize=True)`.
-- Text of a special token inside a message's content stays text (see guarded_encoding.py). Plain-string prompts and
-  texts are the exception: nothing surrounds them, so special tokens written in them are read as such.
+- Text of a special token inside a message or a tool's definition stays text (see guarded_encoding.py). Plain-string
+  prompts and texts are the exception: nothing surrounds them, so special tokens written in them are read as such.
 - A mask is proved, never guessed: the rendering of a conversation's beginning must be the beginning of its rendering.
 - Prompt ids depend on the prompt alone, so both answers of a pair follow the same ids.
 - A trained turn ends with its end-of-turn token. What a template writes behind it (a newline in ChatML) is no answer
@@ -16,30 +16,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 
 from tokenizers import Tokenizer
 
-from engine.data.chat_template import TEMPLATE_DATE, ChatTemplate, Message, check_messages, map_contents
+from engine.data.chat_messages import Message, Tools, changed, check_messages, for_template
+from engine.data.chat_template import TEMPLATE_DATE, ChatTemplate
 from engine.data.guarded_encoding import GuardedEncoding
+from engine.data.renderings import Renderings
+from engine.data.special_tokens import SpecialTokens
+from engine.data.stretches import Stretches
 from engine.data.tokenizer_files import TokenizerFiles
-from engine.errors import DataError, ModelError
+from engine.data.tokenizer_saving import save_tokenizer
+from engine.data.tokens import Tokens
+from engine.data.training_templates import training_templates, write_alike
+from engine.errors import ConfigError, DataError, ModelError, PrefixRewritten
 
 Prompt = str | Sequence[Message]
 """Messages, or a plain string to which no template is applied."""
 
-
-@dataclass(frozen=True)
-class Tokens:
-    """One tokenised text."""
-
-    ids: tuple[int, ...]
-    trained: tuple[bool, ...]
-    """Same length as `ids`: True where the token is one that the model should produce."""
+_QUESTION: Message = {"role": "user", "content": "a"}
 
 
 class ChatTokenizer:
@@ -51,37 +52,100 @@ class ChatTokenizer:
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._files = files
+        self._chosen: dict[str, str] = {}
+        self.renderings = Renderings()
         self._template = None if chat_template is None else ChatTemplate(chat_template, files.special_texts, files.name)
-        self._added = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items()}
         self.vocab_size = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         """One more than the largest id."""
         self._check_vocabulary()
-        turn_end = self._end_of_turn()
-        self.eos_id = self._eos(turn_end)
-        """The token that ends a text."""
-        self.end_of_turn_id = self.eos_id if turn_end is None else turn_end
-        """The token that ends an assistant turn in the template; the end-of-text token where it writes none."""
-        self.bos_id = self._id_of("bos_token")
-        pad_id = self._id_of("pad_token")
-        self.pad_id = self.eos_id if pad_id is None else pad_id
-        """Fills unused slots while sampling. No mask is ever derived from it, so it may equal `end_of_turn_id`."""
-        self.stop_ids = frozenset({self.eos_id, self.end_of_turn_id, *files.stop_ids})
-        """Sampling ends at any of these."""
+        self.special = SpecialTokens.found(tokenizer, files, None if self._template is None else self._as_written)
         self._guard = GuardedEncoding(tokenizer, self._guarded_texts())
-        self.notes = tuple(self._remarks(turn_end, pad_id))
+        self._stretches = Stretches(tokenizer)
+        self.notes = tuple(self._remarks())
         """Sentences about this tokenizer that a person may want to know."""
 
     @classmethod
     def from_folder(cls, folder: Path | str, chat_template: str | None = None) -> ChatTokenizer:
         """Read a model folder's tokenizer; `chat_template` replaces the folder's own. Raises ModelError."""
         files = TokenizerFiles.read(Path(folder))
+        return cls.of_files(files, files.chat_template if chat_template is None else chat_template)
+
+    @classmethod
+    def of_model(cls, folder: Path | str, adapter: Path | str | None = None) -> ChatTokenizer:
+        """The tokenizer of a base and an adapter over it, which was trained with its own. Raises ModelError."""
+        files = TokenizerFiles.of_model(Path(folder), Path(adapter) if adapter else None)
+        return cls.of_files(files, files.chat_template)
+
+    @classmethod
+    def of_files(
+        cls, files: TokenizerFiles, chat_template: str | None, tokens: Mapping[str, str] = MappingProxyType({})
+    ) -> ChatTokenizer:
+        """The tokenizer of some files under a template, None for none.
+
+        `tokens` are texts of special tokens by name, as `eos_token`, that replace what the files say. Raises
+        ModelError, and ConfigError where one of them is no token of this tokenizer.
+        """
         try:
             tokenizer = Tokenizer.from_file(str(files.tokenizer_json))
         except Exception as error:  # tokenizers raises bare Exception for every fault of a file
             raise ModelError(
                 f"{files.tokenizer_json}: not a tokenizer ({error}): copy the file from the model again"
             ) from error
-        return cls(tokenizer, files, files.chat_template if chat_template is None else chat_template)
+        for name, text in tokens.items():
+            if tokenizer.token_to_id(text) is None:
+                key = name.removesuffix("_token")
+                raise ConfigError(f'[chat] {key} = "{text}": no token of {files.tokenizer_json}: correct it')
+        made = cls(tokenizer, replace(files, special_texts={**files.special_texts, **tokens}), chat_template)
+        made._chosen = dict(tokens)
+        return made
+
+    def made_of(self) -> tuple[TokenizerFiles, str | None, dict[str, str]]:
+        """What `of_files` makes the same tokenizer of, in another process."""
+        return self._files, self.chat_template, self._chosen
+
+    def save(self, into: Path) -> None:
+        """Write the tokenizer with the template and the special tokens in force, for whoever loads the weights."""
+        save_tokenizer(self._files, self.chat_template, self._chosen, into)
+
+    def with_template(self, chat_template: str) -> ChatTokenizer:
+        """The same tokenizer under another template. Raises ModelError where that does not parse."""
+        made = ChatTokenizer(self._tokenizer, self._files, chat_template)
+        made.renderings = self.renderings
+        return made
+
+    @cached_property
+    def training_twin(self) -> tuple[str, ChatTokenizer] | None:
+        """(family, this tokenizer under the family's training template); None where no family writes as this model."""
+        for family, source in training_templates().items():
+            twin = self.with_template(source)
+            if write_alike(self.render, twin.render):
+                return family, twin
+        return None
+
+    @property
+    def eos_id(self) -> int:
+        """The token that ends a text."""
+        return self.special.eos_id
+
+    @property
+    def end_of_turn_id(self) -> int:
+        """The token that ends an assistant turn in the template; the end-of-text token where it writes none."""
+        return self.special.end_of_turn_id
+
+    @property
+    def bos_id(self) -> int | None:
+        """The token that begins a text, for models that have one."""
+        return self.special.bos_id
+
+    @property
+    def pad_id(self) -> int:
+        """Fills unused slots while sampling. No mask is ever derived from it, so it may equal `end_of_turn_id`."""
+        return self.special.pad_id
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Sampling ends at any of these."""
+        return self.special.stop_ids
 
     @property
     def chat_template(self) -> str | None:
@@ -114,21 +178,24 @@ class ChatTokenizer:
 
     # Conversations
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
+    def render(
+        self, messages: Sequence[Message], add_generation_prompt: bool = False, tools: Tools | None = None
+    ) -> str:
         """The text of a conversation, as the template writes it."""
-        return self._guard.unmark(self._render(messages, add_generation_prompt))
+        return self._guard.unmark(self._render(messages, add_generation_prompt, tools))
 
-    def prompt_ids(self, prompt: Prompt) -> list[int]:
+    def prompt_ids(self, prompt: Prompt, tools: Tools | None = None) -> list[int]:
         """Ids of a prompt, up to where the model's answer begins."""
         if isinstance(prompt, str):
             return [*self._text_prefix, *self.encode(prompt)]
-        return self._encode(self._render(prompt, True))
+        return self._encode(self._render(prompt, True, tools))
 
-    def completion_ids(self, prompt: Prompt, completion: Prompt) -> list[int]:
+    def completion_ids(self, prompt: Prompt, completion: Prompt, tools: Tools | None = None) -> list[int]:
         """Ids that follow `prompt_ids(prompt)`, the end-of-turn token (or end of text, for strings) included.
 
         Tokenised together with the prompt where that leaves the prompt's ids alone, as transformers does; else, where a
-        merge would reach across, on its own. Raises DataError where the template rewrites the prompt.
+        merge would reach across, on its own. Raises PrefixRewritten where the template rewrites the prompt once the
+        answer follows, so that it cannot be told what the answer is.
         """
         if isinstance(prompt, str):
             if not isinstance(completion, str):
@@ -138,27 +205,33 @@ class ChatTokenizer:
         check_messages(answer, "completion")
         if any(message["role"] != "assistant" for message in answer):
             raise DataError("a completion holds a turn that is not the assistant's: give such rows as `messages`")
-        before = self._render(prompt, True)
-        whole = self._render([*prompt, *answer], False)
-        if not whole.startswith(before):
-            raise DataError(self._no_prefix(len(prompt), "the prompt"))
-        return self._without_tail(self._pieces(whole, [len(before)])[1])
+        before = self._render(prompt, True, tools)
+        text = self._answer_text(prompt, answer, tools, before)
+        return self._without_tail(self._pieces(before + text, [len(before)])[1])
 
-    def conversation(self, messages: Sequence[Message]) -> Tokens:
-        """Ids of a whole conversation, with every assistant turn trained.
+    def answer_text(self, prompt: Sequence[Message], answer: Message, tools: Tools | None = None) -> str:
+        """What the template writes of an assistant turn behind its prompt. Raises PrefixRewritten as above."""
+        return self._guard.unmark(self._answer_text(prompt, [answer], tools, self._render(prompt, True, tools)))
 
-        Each mask is proved: the rendering up to a turn, and up to its end, must both begin the whole rendering.
+    def conversation(
+        self, messages: Sequence[Message], turns: Sequence[int] | None = None, tools: Tools | None = None
+    ) -> Tokens:
+        """Ids of a conversation up to its last trained turn; `turns` are indices, ascending, of assistant turns.
+
+        None trains every assistant turn. Each mask is proved: the rendering up to a turn, and up to its end, must both
+        begin the whole rendering; else PrefixRewritten.
         """
         check_messages(messages, "messages")
-        turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        if turns is None:
+            turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         if not turns:
             raise DataError("a conversation without an assistant turn has nothing to train on")
-        whole = self._render(messages[: turns[-1] + 1], False)
+        whole = self._render(messages[: turns[-1] + 1], False, tools)
         cuts: list[int] = []
         for i in turns:
-            before, after = self._render(messages[:i], True), self._render(messages[: i + 1], False)
+            before, after = self._render(messages[:i], True, tools), self._render(messages[: i + 1], False, tools)
             if not (after.startswith(before) and whole.startswith(after)):
-                raise DataError(self._no_prefix(i + 1, f"the conversation up to turn {i + 1}"))
+                raise PrefixRewritten(self._no_prefix(i + 1, f"the conversation up to turn {i + 1}"))
             cuts += [len(before), len(after)]
         ids: list[int] = []
         trained: list[bool] = []
@@ -166,8 +239,13 @@ class ChatTokenizer:
             kept = len(self._without_tail(piece)) if number % 2 == 1 else 0
             ids += piece
             trained += [True] * kept + [False] * (len(piece) - kept)
-        end = max(i for i, on in enumerate(trained) if on) + 1 if any(trained) else len(ids)
+        end = len(trained) - trained[::-1].index(True) if True in trained else len(ids)
         return Tokens(tuple(ids[:end]), tuple(trained[:end]))
+
+    def whole_conversation(self, messages: Sequence[Message], tools: Tools | None = None) -> Tokens:
+        """Ids of a whole conversation as the template writes it, every one of them trained."""
+        ids = self._encode(self._render(messages, False, tools))
+        return Tokens(tuple(ids), (True,) * len(ids))
 
     def whole_text(self, text: str) -> Tokens:
         """Ids of a plain text, all of it trained but what the tokenizer puts before it, with the end-of-text token."""
@@ -177,41 +255,81 @@ class ChatTokenizer:
 
     # How it is done
 
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+    def _render(self, messages: Sequence[Message], add_generation_prompt: bool, tools: Tools | None = None) -> str:
         """A rendering in which forged special tokens are marks."""
+        key = ("text", id(self), add_generation_prompt, id(tools), *map(id, messages))
+        made = partial(self._rendered, messages, add_generation_prompt, tools)
+        return self.renderings.once(key, (*messages, tools), made)
+
+    def _rendered(self, messages: Sequence[Message], add_generation_prompt: bool, tools: Tools | None) -> str:
         check_messages(messages, "prompt")
         if self._template is None:
             raise ModelError(
                 f"{self._files.folder}: the model has no chat template, so messages cannot be rendered: use an "
                 "instruction-tuned model, put a chat_template.jinja into its folder, or give plain-string prompts"
             )
-        for message in messages:
-            self._refuse_forgery_elsewhere(message)
-        marked = map_contents(messages, self._guard.mark)
-        return self._template.render(marked, add_generation_prompt=add_generation_prompt)
+        self._template.require_written(messages, tools)
+        marked = [self._marked(message) for message in messages]
+        marked_tools = changed(tools, self._guard.mark)
+        text = self._template.render(marked, add_generation_prompt=add_generation_prompt, tools=marked_tools)
+        if self._guard.is_escaped(text):
+            raise DataError(
+                "a tool or message holds the text of a special token, which the template escapes: remove it"
+            )
+        return text
 
-    def _refuse_forgery_elsewhere(self, message: Message) -> None:
-        """Only contents are guarded; a special token in any other key of a message is refused."""
-        others = {key: value for key, value in message.items() if key not in ("role", "content")}
-        if others and self._guard.forges(json.dumps(others, ensure_ascii=False, default=str)):
-            raise DataError(f"a message's {', '.join(others)} holds the text of a special token: remove it")
+    def _marked(self, message: Message) -> Message:
+        """A message in the form that a template sees, with a mark for each forged special token."""
+        key = ("message", id(self), id(message))
+        return self.renderings.once(key, message, lambda: for_template([message], self._guard.mark)[0])
+
+    def _as_written(self, messages: Sequence[Message]) -> str:
+        """A rendering without marks, for what is asked before there are any."""
+        assert self._template is not None
+        return self._template.render(messages, add_generation_prompt=False)
+
+    def _answer_text(
+        self, prompt: Sequence[Message], answer: Sequence[Message], tools: Tools | None, opened: str
+    ) -> str:
+        """The text that follows `opened`, the rendering of the prompt, once the answer is there.
+
+        Some templates write the prompt otherwise then, as Mistral's moves the system turn. Their answer is proved where
+        the template is stable, behind a bare question: the whole must end with the very same text behind the very same
+        opening of a turn. Raises PrefixRewritten where it does not.
+        """
+        whole = self._render([*prompt, *answer], False, tools)
+        if whole.startswith(opened):
+            return whole.removeprefix(opened)
+        asked, answered = self._render([_QUESTION], True), self._render([_QUESTION, *answer], False)
+        closed = self._render(prompt, False, tools)
+        text, opening = answered.removeprefix(asked), opened.removeprefix(closed)
+        if not (answered.startswith(asked) and opened.startswith(closed) and whole.endswith(opening + text)):
+            raise PrefixRewritten(self._no_prefix(len(prompt), "the prompt"))
+        return text
 
     def _encode(self, marked: str) -> list[int]:
-        return self._guard.encode(marked) if self._guard.is_marked(marked) else self.encode(marked)
+        if self._guard.is_marked(marked):
+            return self._guard.encode(marked)
+        once = self.renderings.once
+        return self._stretches.encode(marked, lambda text, encode: once(("ids", id(self), text), None, encode))
 
     def _pieces(self, whole: str, cuts: Sequence[int]) -> list[list[int]]:
         """The ids of `whole`, cut at ascending character positions.
 
-        Where every beginning of the text up to a cut has ids that begin the ids of the whole, those are used: no token
-        straddles a cut. Otherwise each stretch is encoded on its own.
+        Where the stretches encoded on their own add up to the whole's ids, no token straddles a cut, and those are
+        used. Some tokenizers mark where a text begins, so that they do not: then every beginning of the text up to a
+        cut must have ids that begin the ids of the whole. Otherwise each stretch is encoded on its own.
         """
+        bounds = [0, *cuts, len(whole)]
+        alone = [self._encode(whole[a:b]) for a, b in pairwise(bounds)]
         all_ids = self._encode(whole)
+        if [token for piece in alone for token in piece] == all_ids:
+            return alone
         places = [0]
         for cut in cuts:
             beginning = self._encode(whole[:cut])
             if all_ids[: len(beginning)] != beginning:
-                bounds = [0, *cuts, len(whole)]
-                return [self._encode(whole[a:b]) for a, b in pairwise(bounds)]
+                return alone
             places.append(len(beginning))
         places.append(len(all_ids))
         return [all_ids[a:b] for a, b in pairwise(places)]
@@ -242,40 +360,6 @@ class ChatTokenizer:
                 return tuple(dressed[:start])
         return ()
 
-    def _id_of(self, name: str) -> int | None:
-        text = self._files.special_texts.get(name)
-        if text is None:
-            return self._files.special_ids.get(name)
-        token_id: int | None = self._tokenizer.token_to_id(text)
-        if token_id is None and name == "eos_token":
-            raise ModelError(
-                f"{self._files.folder}/tokenizer_config.json: {name} is {text!r}, which tokenizer.json does not have: "
-                "correct the name, or copy both files from the model again"
-            )
-        return token_id
-
-    def _eos(self, turn_end: int | None) -> int:
-        for token_id in (self._id_of("eos_token"), turn_end):
-            if token_id is not None:
-                return token_id
-        raise ModelError(
-            f"{self._files.folder}: no end-of-text token: name it as eos_token in tokenizer_config.json, or as "
-            "eos_token_id in generation_config.json"
-        )
-
-    def _end_of_turn(self) -> int | None:
-        """The first special token that the template writes behind an assistant's words."""
-        if self._template is None:
-            return None
-        words = "wordsofanassistant"
-        talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": words}]
-        try:
-            _, found, suffix = self._template.render(talk, add_generation_prompt=False).rpartition(words)
-        except DataError:
-            return None
-        special = set(self._added.values())
-        return next((i for i in self.encode(suffix) if i in special), None) if found else None
-
     def _guarded_texts(self) -> dict[str, int]:
         """Every special token, and every added token that ends a turn or a text even if it is not flagged special."""
         decoder = self._tokenizer.get_added_tokens_decoder()
@@ -291,12 +375,12 @@ class ChatTokenizer:
                 "resized after tokens were added"
             )
 
-    def _remarks(self, turn_end: int | None, pad_id: int | None) -> Iterable[str]:
+    def _remarks(self) -> Iterable[str]:
         if self._template is None:
             yield "The model has no chat template: only plain-string prompts and texts can be used."
-        elif turn_end is None:
+        elif not self.special.turn_has_end:
             yield "The chat template ends an assistant turn without a special token: only the end of text stops it."
-        if pad_id is not None and pad_id == self.end_of_turn_id:
+        if self.special.pad_is_named and self.pad_id == self.end_of_turn_id:
             yield "The padding token is the end-of-turn token. That does no harm here: no mask is made from it."
         if self._template is not None and self._template.tells_the_date:
             yield f"The chat template writes the current date; here it always writes {TEMPLATE_DATE:%d %B %Y}."

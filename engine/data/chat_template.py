@@ -9,21 +9,19 @@ on another day sees the same tokens. Knows nothing of tokens.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import jinja2
 import jinja2.ext
 import jinja2.nodes
+import jinja2.runtime
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from engine.data.chat_messages import THINKING, Message, Tools
 from engine.errors import DataError, ModelError
-
-Message = Mapping[str, Any]
-"""{"role": one of ROLES, "content": str}; further keys are handed to the template as they are."""
-
-ROLES = ("system", "user", "assistant", "tool")
 
 TEMPLATE_DATE = datetime(2024, 7, 26)
 """What `strftime_now` tells: the day that Llama 3's published template falls back to where there is no clock."""
@@ -54,12 +52,12 @@ class ChatTemplate:
         """True where the template writes today's date, which here is TEMPLATE_DATE."""
         return "strftime_now" in self.source
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool, tools: Tools | None = None) -> str:
         """The text of a conversation. Raises DataError where the template refuses it, with the template's reason."""
         try:
             text: str = self._compiled.render(
                 messages=[dict(message) for message in messages],
-                tools=None,
+                tools=tools,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
                 **self._variables,
@@ -72,30 +70,89 @@ class ChatTemplate:
             ) from error
         return text
 
+    def require_written(self, messages: Sequence[Message], tools: Tools | None) -> None:
+        """Raises DataError where the template leaves out what a row holds beside the texts of its messages.
 
-def check_messages(messages: Sequence[Message], where: str) -> None:
-    """Raises DataError unless every message has one of ROLES and a text as its content."""
-    if not messages:
-        raise DataError(f"{where}: no messages: expected at least one {{role, content}}")
-    for number, message in enumerate(messages, start=1):
-        if not isinstance(message, Mapping):
-            raise DataError(f"{where}, message {number}: a {type(message).__name__}: expected {{role, content}}")
-        if message.get("role") not in ROLES:
-            raise DataError(f"{where}, message {number}: role {message.get('role')!r}: expected {', '.join(ROLES)}")
-        if not isinstance(message.get("content"), str):
-            found = type(message.get("content")).__name__
-            raise DataError(f"{where}, message {number} ({message['role']}): content is a {found}: expected a text")
+        Nothing of a row is lost silently: what is trained would not be what the row says.
+        """
+        missing: list[str] = []
+        if tools and not self._writes_tools:
+            missing.append("the definitions of tools")
+        if any(message.get("tool_calls") for message in messages) and not self._writes_tool_calls:
+            missing.append("tool calls")
+        if any(message.get(THINKING) for message in messages) and not self._writes_thinking:
+            missing.append(f"{THINKING} (put it into the content as <think>…</think>, or leave it out)")
+        if missing:
+            raise DataError(f"the chat template of {self._where} does not write {' and '.join(missing)}")
+
+    @cached_property
+    def _writes_tools(self) -> bool:
+        return self._writes([_ASK], _PROBE_TOOLS)
+
+    @cached_property
+    def _writes_tool_calls(self) -> bool:
+        call = {"id": "abcdefghi", "type": "function", "function": {"name": _PROBE, "arguments": {"a": 1}}}
+        return self._writes([_ASK, {"role": "assistant", "content": "", "tool_calls": [call]}], None)
+
+    @cached_property
+    def _writes_thinking(self) -> bool:
+        return self._writes([_ASK, {"role": "assistant", "content": "b", THINKING: _PROBE}], None)
+
+    def _writes(self, messages: Sequence[Message], tools: Tools | None) -> bool:
+        """Whether the probe's word comes out."""
+        try:
+            return _PROBE in self.render(messages, add_generation_prompt=False, tools=tools)
+        except DataError:
+            return False
 
 
-def map_contents(messages: Sequence[Message], change: Callable[[str], str]) -> list[dict[str, Any]]:
-    """The messages with `change` applied to each content."""
-    return [{**message, "content": change(message["content"])} for message in messages]
+_PROBE = "wordofaprobe"
+_ASK = {"role": "user", "content": "a"}
+_PROBE_TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": _PROBE,
+            "description": "b",
+            "parameters": {"type": "object", "properties": {"a": {"type": "integer", "description": "c"}}},
+        },
+    }
+]
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """The sandbox of jinja, which asks of every attribute whether it is safe: of plain values it is asked once.
+
+    The answer depends on the type and the name alone, and they have few names: those that are not attributes of theirs
+    never come here.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._safe: dict[tuple[type, str], bool] = {}
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """As jinja's own, without the detour through an AttributeError for a key of a plain dictionary."""
+        if type(obj) is dict and attribute not in _OF_DICTIONARIES:
+            return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+        return super().getattr(obj, attribute)
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        kind = type(obj)
+        if kind not in _PLAIN:
+            return super().is_safe_attribute(obj, attr, value)
+        known = self._safe.get((kind, attr))
+        if known is None:
+            known = self._safe[kind, attr] = super().is_safe_attribute(obj, attr, value)
+        return known
+
+
+_OF_DICTIONARIES = frozenset(dir(dict))
+_PLAIN = frozenset({str, dict, list, tuple, int, float, bool, jinja2.runtime.LoopContext})
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
-    )
+    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols])
     environment.filters["tojson"] = _to_json
     environment.globals.update(
         raise_exception=_raise_exception,

@@ -26,6 +26,7 @@ from tokenizers import Tokenizer
 from engine.errors import ModelError
 
 _OPEN_MARK, _OPEN_SPELLING, _CLOSE = "\U000f0000", "\U000f0001", "\U000f0002"
+_ESCAPED_MARK = json.dumps(_OPEN_MARK)[1:-1]
 
 
 class GuardedEncoding:
@@ -41,10 +42,6 @@ class GuardedEncoding:
         self._special = re.compile("|".join(re.escape(text) for text in self._texts) or "(?!)")
         self._mark = re.compile(f"{_OPEN_MARK}{self._nonce}\\.(\\d+){_CLOSE}")
 
-    def forges(self, text: str) -> bool:
-        """True where `text` holds the text of a guarded token."""
-        return self._special.search(text) is not None
-
     def mark(self, text: str) -> str:
         """`text` with each guarded token's text replaced by its mark."""
         return self._special.sub(lambda found: self._spell(_OPEN_MARK, found[0]), text)
@@ -52,6 +49,10 @@ class GuardedEncoding:
     def is_marked(self, text: str) -> bool:
         """True where `text` holds a mark, so that `encode` must read it."""
         return self._mark.search(text) is not None
+
+    def is_escaped(self, text: str) -> bool:
+        """True where something wrote a mark as a JSON escape, so that it can be read no more."""
+        return f"{_ESCAPED_MARK}{self._nonce}" in text
 
     def unmark(self, text: str) -> str:
         """`text` with each mark replaced by what it stands for."""

@@ -6,7 +6,8 @@ but tokenizer.json may be absent. Knows nothing of how text becomes tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,17 @@ class TokenizerFiles:
         """What an error calls the model."""
         return self.folder.name or str(self.folder)
 
+    def as_json(self) -> dict[str, Any]:
+        """For another process; `from_json` is the inverse."""
+        paths = {"folder": str(self.folder), "tokenizer_json": str(self.tokenizer_json)}
+        return {**asdict(self), **paths, "stop_ids": sorted(self.stop_ids)}
+
+    @classmethod
+    def from_json(cls, written: Mapping[str, Any]) -> TokenizerFiles:
+        """What `as_json` gave."""
+        paths = {name: Path(written[name]) for name in ("folder", "tokenizer_json")}
+        return cls(**{**written, **paths, "stop_ids": frozenset(written["stop_ids"])})
+
     @classmethod
     def read(cls, folder: Path) -> TokenizerFiles:
         """Raises ModelError where there is no tokenizer or a file is not JSON."""
@@ -46,10 +58,10 @@ class TokenizerFiles:
         tokenizer_json = folder / "tokenizer.json"
         if not tokenizer_json.is_file():
             raise ModelError(_no_tokenizer(folder))
-        tokenizer = _read_object(folder / "tokenizer_config.json")
-        config = _read_object(folder / "config.json")
-        generation = _read_object(folder / "generation_config.json")
-        texts = _special_texts(_read_object(folder / "special_tokens_map.json")) | _special_texts(tokenizer)
+        tokenizer = read_object(folder / "tokenizer_config.json")
+        config = read_object(folder / "config.json")
+        generation = read_object(folder / "generation_config.json")
+        texts = _special_texts(read_object(folder / "special_tokens_map.json")) | _special_texts(tokenizer)
         inner = config.get("text_config") if isinstance(config.get("text_config"), dict) else {}
         rows = config.get("vocab_size", inner.get("vocab_size") if inner else None)
         return cls(
@@ -62,13 +74,32 @@ class TokenizerFiles:
             rows if isinstance(rows, int) else None,
         )
 
+    @classmethod
+    def of_model(cls, folder: Path, adapter: Path | None) -> TokenizerFiles:
+        """A base folder's, with what an adapter that was trained over it says otherwise. Raises ModelError."""
+        base = cls.read(folder)
+        if adapter is None or not (adapter / "tokenizer.json").is_file():
+            return base
+        own = cls.read(adapter)
+        return replace(
+            base,
+            tokenizer_json=own.tokenizer_json,
+            special_texts=base.special_texts | own.special_texts,
+            chat_template=base.chat_template if own.chat_template is None else own.chat_template,
+        )
+
+    @staticmethod
+    def read_template(folder: Path) -> str | None:
+        """The chat template that a folder's files give. Raises ModelError."""
+        return _chat_template(folder, read_object(folder / "tokenizer_config.json"))
+
 
 def largest_id(folder: Path) -> int:
     """The largest id that a folder's tokenizer.json can give, without building the tokenizer. Raises ModelError."""
     file = folder / "tokenizer.json"
     if not file.is_file():
         raise ModelError(_no_tokenizer(folder))
-    described = _read_object(file)
+    described = read_object(file)
     model = described.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     try:
@@ -94,7 +125,8 @@ def _no_tokenizer(folder: Path) -> str:
     )
 
 
-def _read_object(file: Path) -> dict[str, Any]:
+def read_object(file: Path) -> dict[str, Any]:
+    """A JSON file that holds an object; an empty one where there is no file. Raises ModelError."""
     if not file.is_file():
         return {}
     try:

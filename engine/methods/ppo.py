@@ -1,15 +1,14 @@
-"""Proximal policy optimisation on one base: policy, reference and reward model are adapters, the value is a head.
+"""Proximal policy optimisation on one base: policy, reference, reward model and value are adapters and heads over it.
 
 How it departs from, or fixes, what the papers leave open:
-1. The score lands on the completion's last token (its end-of-turn); a completion cut off by the length limit loses
-   `missing_eos_penalty` from its score.
+1. The score lands on the completion's last token (its end-of-turn), not one state later, unless `score_at` says so.
 2. The KL term of the reward is k1 per token by default, against the reference role, at the sampling temperature.
 3. Advantages are whitened over the whole rollout batch; returns use the unwhitened ones.
-4. Every mini-batch is an optimizer step with its own exact token count.
+4. Every mini-batch is an optimizer step with its own exact counts: tokens for the policy, states for the value.
 5. Old log-probs come from the training forward, so the first ratio is exactly 1.
 6. Scores are the reward model's, less its mean and over its standard deviation on held-out answers.
-7. The value head reads the frozen reward model's hidden states and begins as its normalised score. It costs no forward
-   pass of its own, its loss does not pull at the policy, and it knows from the first step which prefixes go wrong.
+7. The value function is an adapter and head of its own that begin as the reward model; in the first `value_warmup`
+   steps it learns alone, because a policy that follows a value that knows nothing follows noise.
 """
 
 from __future__ import annotations
@@ -22,18 +21,23 @@ import torch
 from torch import nn
 
 from engine.data.examples import PromptExample
-from engine.methods.method import ExampleOrder, Metric, Terms, Update, mean_and_error, seed_of
-from engine.methods.rollout import RolloutBatch, measure, rollout_seeds, sample_policy
+from engine.methods.kl_coefficient import KlCoefficient
+from engine.methods.method import ExampleOrder, HeldOutSources, Metric, Terms, Update, mean_and_error, seed_of
+from engine.methods.ppo_figures import rollout_metrics
+from engine.methods.rollout import RolloutBatch, measure, mini_batch_order, rollout_seeds, sample_policy, sample_rows
+from engine.methods.score_rules import ScoreRules
+from engine.methods.value_function import ValueFunction
 from engine.model.adapters import RoleModel
-from engine.model.heads import ScalarHead, value_head_from
+from engine.model.heads import ScalarHead, ScoreScale
 from engine.model.sampler import Completion
-from engine.objectives.advantages import explained_variance, generalized_advantages, shaped_rewards, whitened
+from engine.objectives.advantages import generalized_advantages, shaped_rewards, whitened
 from engine.objectives.kl import ESTIMATORS
+from engine.objectives.kl_loss import LOSS_ESTIMATORS
 from engine.objectives.policy_gradient import clipped_policy_loss, clipped_value_loss
 
 if TYPE_CHECKING:
     from engine.data.chat import ChatTokenizer
-    from engine.run.config import PpoConfig
+    from engine.run.config_ppo import PpoConfig
 
 
 class ProximalPolicyOptimisation:
@@ -43,8 +47,7 @@ class ProximalPolicyOptimisation:
         self,
         roles: RoleModel,
         reward_head: ScalarHead,
-        score_mean: float,
-        score_std: float,
+        reward_scale: ScoreScale,
         train: Sequence[PromptExample],
         held_out: Sequence[PromptExample],
         order: ExampleOrder,
@@ -56,12 +59,11 @@ class ProximalPolicyOptimisation:
         device: torch.device,
         check: Callable[[], None],
         on_samples: Callable[[int, list[dict[str, Any]]], None],
+        sources: HeldOutSources | None = None,
     ) -> None:
         """`check` may raise StopRequested while rollouts are made; `on_samples` is given each step's first rollouts."""
         self._roles = roles
         self._reward_head = reward_head
-        self._score_mean = score_mean
-        self._score_std = score_std
         self._train = train
         self._held_out = held_out
         self._order = order
@@ -72,36 +74,58 @@ class ProximalPolicyOptimisation:
         self._device = device
         self._check = check
         self._on_samples = on_samples
-        self.value_head = value_head_from(reward_head, mean=score_mean, std=score_std).to(device)
+        self._sources = sources or HeldOutSources()
+        self.value = ValueFunction(roles, reward_head, reward_scale).to(device)
+        self._rules = ScoreRules(settings, reward_scale).to(device)
+        adaptive = settings.kl_control == "adaptive"
+        self._kl_coefficient = KlCoefficient(
+            settings.kl_coef, target=settings.kl_target if adaptive else 0.0, horizon=settings.kl_horizon
+        ).to(device)
         self.total_steps = order.total_steps
         self._step_metrics: dict[str, Metric] = {}
-        self._over_target = False
+        self._update_kl: torch.Tensor = torch.zeros((), device=device)
 
     def modules(self) -> Mapping[str, nn.Module]:
-        return {"value_head": self.value_head}
+        return {"value": self.value, "score_rules": self._rules, "kl_coefficient": self._kl_coefficient}
 
     def step_metrics(self) -> Mapping[str, Metric]:
         return self._step_metrics
 
     def updates(self, step: int) -> Iterator[Update]:
+        settings = self._settings
         prompts = [self._train[i] for i in self._order.indices(step)]
-        seeds = rollout_seeds(self._seed, step, len(prompts))
-        completions, batches = self._roll_out(prompts, seeds)
+        completions, batches = self._roll_out(prompts, rollout_seeds(self._seed, step, len(prompts)))
+        # No stop is looked for from here on: what the run learns of scores and KL belongs to a whole step.
+        self._rules.observe(torch.cat([b.raw_D for b in batches]))
+        self._score(batches, training=True)
+        warming_up = step < settings.value_warmup
         self._estimate_advantages(batches)
-        self._step_metrics = self._rollout_metrics(batches, completions)
+        self._step_metrics = rollout_metrics(batches, completions, settings, self._kl_coefficient.value)
         self._on_samples(step, sample_rows(prompts, completions, batches, self._tokenizer))
-        self._over_target = False
-        for epoch in range(self._settings.epochs):
-            for k in self._mini_batch_order(batches, step, epoch):
-                if self._over_target:
+        if not warming_up:
+            kl_D = torch.cat([b.batch.sum_by_document(b.log_probs_N - b.reference_N) for b in batches])
+            self._kl_coefficient.steer(kl_D.mean(), len(prompts))
+        made = 0
+        for epoch in range(settings.value_warmup_epochs if warming_up else settings.epochs):
+            for k in mini_batch_order(batches, self._seed, step, epoch):
+                update = self._update([b for b in batches if b.mini_batch == k], made == 0, warming_up)
+                self._update_kl = torch.zeros((), device=self._device)
+                yield update
+                made += 1
+                self._step_metrics["policy/updates"] = (0.0 if warming_up else float(made), 1.0)
+                if settings.target_kl > 0 and float(self._update_kl) > settings.target_kl * update.counts["tokens"]:
                     return
-                chosen = [b for b in batches if b.mini_batch == k]
-                first = epoch == 0 and k == 0
-                yield Update(
-                    {"tokens": float(sum(len(b.batch.targets_N) for b in chosen))},
-                    [partial(self._terms, b, first) for b in chosen],
-                    sum(b.batch.tokens for b in chosen),
-                )
+
+    def _update(self, chosen: Sequence[RolloutBatch], first: bool, warming_up: bool) -> Update:
+        """One optimizer step over the rollouts of a mini-batch."""
+        counts = {
+            "tokens": float(sum(len(b.batch.targets_N) for b in chosen)),
+            "states": float(sum(sum(b.states.lengths) for b in chosen)),
+        }
+        # A pass of its own for each role: activations of one are kept at a time.
+        passes = [] if warming_up else [partial(self._policy_terms, b, first=first) for b in chosen]
+        passes += [partial(self._value_terms, b, free=warming_up) for b in chosen]
+        return Update(counts, passes, sum(b.batch.tokens for b in chosen))
 
     def _roll_out(
         self, prompts: Sequence[PromptExample], seeds: Sequence[int]
@@ -119,141 +143,96 @@ class ProximalPolicyOptimisation:
         )
         batches = measure(
             self._roles,
-            self.value_head,
+            self.value,
             self._reward_head,
             prompts,
             completions,
             mini_batches=settings.minibatches,
             temperature=settings.temperature,
+            post_eos=settings.score_at == "post_eos",
             budget=self._budget,
             device=self._device,
-            score_of=self._score_of,
             check=self._check,
         )
         return completions, batches
 
-    def _score_of(self, raw_D: torch.Tensor, completions: Sequence[Completion]) -> torch.Tensor:
-        """Normalised rewards minus the penalty of completions that did not end, clipped where asked for."""
-        cut_off = torch.tensor([0.0 if c.stopped else 1.0 for c in completions], device=raw_D.device)
-        score_D = (raw_D - self._score_mean) / self._score_std - self._settings.missing_eos_penalty * cut_off
-        limit = self._settings.score_clip
-        return score_D.clamp(-limit, limit) if limit > 0 else score_D
+    def _score(self, batches: Sequence[RolloutBatch], *, training: bool) -> None:
+        for b in batches:
+            b.score_D = self._rules.scores(b.raw_D, b.stopped, training=training)
 
     def _estimate_advantages(self, batches: Sequence[RolloutBatch]) -> None:
+        """Fill in advantages and returns: a KL in the reward at each token, the score at each last state."""
         settings = self._settings
-        estimator = ESTIMATORS[settings.kl_estimator]
+        weight = float(self._kl_coefficient.value) if settings.kl_in == "reward" else 0.0
         for b in batches:
-            kl_N = estimator(b.log_probs_N, b.reference_N)
-            rewards_N = shaped_rewards(kl_N, b.score_D, b.last_N, kl_coef=settings.kl_coef)
-            b.advantages_N, b.returns_N = generalized_advantages(
-                rewards_N, b.values_N, b.batch.targets_per_document, gamma=settings.gamma, lam=settings.lam
+            kl_S = torch.zeros_like(b.values_S)
+            if settings.kl_in == "reward":
+                kl_S[b.states.action_N] = ESTIMATORS[settings.kl_estimator](b.log_probs_N, b.reference_N)
+            rewards_S = shaped_rewards(kl_S, b.score_D, b.states.last_D, kl_coef=weight)
+            advantages_S, b.returns_S = generalized_advantages(
+                rewards_S, b.values_S, b.states.lengths, gamma=settings.gamma, lam=settings.lam
             )
+            b.advantages_N = advantages_S.index_select(0, b.states.action_N)
         if settings.whiten:
             all_N = whitened(torch.cat([b.advantages_N for b in batches]))
             for b, part in zip(batches, all_N.split([len(b.advantages_N) for b in batches]), strict=True):
                 b.advantages_N = part
 
-    def _mini_batch_order(self, batches: Sequence[RolloutBatch], step: int, epoch: int) -> list[int]:
-        """The mini-batches of one pass over the rollouts: in order first, shuffled in later epochs."""
-        count = max(b.mini_batch for b in batches) + 1
-        if epoch == 0:
-            return list(range(count))
-        generator = torch.Generator().manual_seed(seed_of(self._seed, "minibatches", step, epoch))
-        order: list[int] = torch.randperm(count, generator=generator).tolist()
-        return order
-
-    def _terms(self, b: RolloutBatch, first: bool) -> Terms:
+    def _policy_terms(self, b: RolloutBatch, *, first: bool) -> Terms:
         settings = self._settings
         scores, _ = self._roles.scores(b.batch, self._roles.trained, temperature=settings.temperature)
-        values_N = self.value_head(b.features_NH)
-        policy_N, ratio_N = clipped_policy_loss(scores.log_probs_N, b.log_probs_N, b.advantages_N, clip=settings.clip)
-        value_N, value_clipped_N = clipped_value_loss(values_N, b.values_N, b.returns_N, clip=settings.clip_value)
-        loss = policy_N.sum() + settings.vf_coef * value_N.sum()
+        now_N = scores.log_probs_N
+        policy_N, ratio_N = clipped_policy_loss(now_N, b.log_probs_N, b.advantages_N, clip=settings.clip)
+        loss = policy_N.sum()
         n = float(len(policy_N))
         with torch.no_grad():
-            logratio_N = scores.log_probs_N - b.log_probs_N
-            approxkl = 0.5 * logratio_N.square().sum()
+            approxkl = 0.5 * (now_N - b.log_probs_N).square().sum()
+            self._update_kl = self._update_kl + approxkl
             clipped = ((ratio_N - 1.0).abs() > settings.clip).float().sum()
-        if settings.target_kl > 0 and (approxkl / n).item() > settings.target_kl:
-            self._over_target = True
         metrics: dict[str, Metric] = {
             "loss/policy_avg": (policy_N.sum(), n),
-            "loss/value_avg": (value_N.sum(), n),
             "policy/approxkl_avg": (approxkl, n),
             "policy/clipfrac_avg": (clipped, n),
-            "val/clipfrac_avg": (value_clipped_N.sum(), n),
             "val/ratio": (ratio_N.detach().sum(), n),
         }
+        if settings.kl_in == "loss":
+            kl_N = LOSS_ESTIMATORS[settings.kl_estimator](now_N, b.reference_N, b.log_probs_N, b.batch.document_N)
+            loss = loss + (self._kl_coefficient.value * kl_N.sum()).to(loss.dtype)
+            metrics["loss/kl_avg"] = (kl_N.sum(), n)
         if first:
             metrics["val/first_ratio_deviation"] = ((ratio_N.detach() - 1.0).abs().max(), 1.0)
         return Terms({"tokens": loss}, metrics)
 
-    def _rollout_metrics(self, batches: Sequence[RolloutBatch], completions: Sequence[Completion]) -> dict[str, Metric]:
-        n = float(len(completions))
-        kl_D = torch.cat([b.batch.sum_by_document(b.log_probs_N - b.reference_N) for b in batches])
-        penalty_D = torch.cat(
-            [
-                b.batch.sum_by_document(ESTIMATORS[self._settings.kl_estimator](b.log_probs_N, b.reference_N))
-                for b in batches
-            ]
+    def _value_terms(self, b: RolloutBatch, *, free: bool) -> Terms:
+        """The value loss; `free` of its clipping in warm-up, where nothing follows the value yet."""
+        settings = self._settings
+        features_SH = self.value.features(b.batch, b.states) if self.value.has_adapter else b.features_SH
+        value_S, clipped_S = clipped_value_loss(
+            self.value(features_SH), b.values_S, b.returns_S, clip=0.0 if free else settings.clip_value
         )
-        score_D = torch.cat([b.score_D for b in batches])
-        entropy_D = torch.cat([b.batch.sum_by_document(b.entropy_N) for b in batches])
-        values_N = torch.cat([b.values_N for b in batches])
-        returns_N = torch.cat([b.returns_N for b in batches])
-        non_score = -self._settings.kl_coef * penalty_D.sum()
-        lengths = [len(c.ids) for c in completions]
-        return {
-            "objective/kl": (kl_D.sum(), n),
-            "objective/entropy": (entropy_D.sum(), n),
-            "objective/scores": (score_D.sum(), n),
-            "objective/scores_std": (score_D.std(unbiased=False), 1.0),
-            "objective/non_score_reward": (non_score, n),
-            "objective/rlhf_reward": (score_D.sum() + non_score, n),
-            "objective/kl_coef": (self._settings.kl_coef, 1.0),
-            "objective/response_length": (float(sum(lengths)), n),
-            "val/num_eos_tokens": (float(sum(c.stopped for c in completions)), 1.0),
-            "val/explained_variance": (explained_variance(values_N, returns_N), 1.0),
-        }
+        n = float(len(value_S))
+        return Terms(
+            {"states": settings.vf_coef * value_S.sum()},
+            {"loss/value_avg": (value_S.sum(), n), "val/clipfrac_avg": (clipped_S.sum(), n)},
+        )
 
     def evaluate(self, check: Callable[[], None]) -> dict[str, float]:
-        """Score of completions sampled for held-out prompts, with its standard error over prompts."""
+        """Score of completions sampled for held-out prompts, with its standard error over prompts; that of each source,
+        too, where there are several."""
         if not self._held_out:
             return {}
         check()
         seeds = [seed_of(self._seed, "held-out", i) for i in range(len(self._held_out))]
         completions, batches = self._roll_out(self._held_out, seeds)
-        score, error = mean_and_error(torch.cat([b.score_D for b in batches]).tolist())
-        length = sum(len(c.ids) for c in completions) / len(completions)
+        self._score(batches, training=False)
+        score_of = {i: score for b in batches for i, score in zip(b.indices, b.score_D.tolist(), strict=True)}
+
+        def figures(places: Sequence[int]) -> dict[str, float]:
+            score, error = mean_and_error([score_of[i] for i in places])
+            return {"eval_objective/scores": score, "eval_objective/scores_standard_error": error}
+
         return {
-            "eval_objective/scores": score,
-            "eval_objective/scores_standard_error": error,
-            "eval_objective/response_length": length,
+            **figures(range(len(self._held_out))),
+            "eval_objective/response_length": sum(len(c.ids) for c in completions) / len(completions),
+            **self._sources.figures(figures),
         }
-
-
-def sample_rows(
-    prompts: Sequence[PromptExample],
-    completions: Sequence[Completion],
-    batches: Sequence[RolloutBatch],
-    tokenizer: ChatTokenizer,
-    limit: int = 8,
-) -> list[dict[str, Any]]:
-    """The first rollouts of a step as rows of samples.jsonl, with per-token log-ratios to the reference in nats."""
-    place = {index: (b, d) for b in batches for d, index in enumerate(b.indices)}
-    rows = []
-    for i in range(min(limit, len(prompts))):
-        b, d = place[i]
-        logratio = (b.log_probs_N - b.reference_N)[b.batch.document_N == d]
-        rows.append(
-            {
-                "prompt_id": prompts[i].id,
-                "prompt": prompts[i].text,
-                "completion": tokenizer.decode(completions[i].ids),
-                "reward": float(b.score_D[d]),
-                "logratio": [round(x, 5) for x in logratio.tolist()],
-                "length": len(completions[i].ids),
-                "stopped": completions[i].stopped,
-            }
-        )
-    return rows

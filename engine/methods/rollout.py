@@ -2,54 +2,70 @@
 
 Log-probs of policy and reference, values and rewards come from the training forward over fixed packed micro-batches,
 never from the sampler's cache: the first mini-batch of an update packs the same documents in the same way, so its
-ratio is exactly 1. Shapes: N completion tokens of a micro-batch, D completions.
+ratio is exactly 1. Shapes: N completion tokens of a micro-batch, D completions, S states that
+have a value, H hidden.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from engine.data.examples import PromptExample
 from engine.data.packing import Document, PackedBatch, fill_by_token_budget, pack
 from engine.methods.method import seed_of
+from engine.methods.value_function import ValueFunction, ValueStates, value_states
 from engine.model.adapters import POLICY, REFERENCE, REWARD, RoleModel
 from engine.model.heads import ScalarHead
 from engine.model.sampler import Completion, sample
 
+if TYPE_CHECKING:
+    from engine.data.chat import ChatTokenizer
+
+
+def _to_come() -> torch.Tensor:
+    return torch.zeros(0)
+
 
 @dataclass
-class RolloutBatch:
+class MeasuredBatch:
     """One packed micro-batch of completions and what was measured of it before the update."""
 
     mini_batch: int
     """Which mini-batch of the update it belongs to."""
     indices: list[int]
-    """Which rollouts of the step these are."""
+    """Which completions of the step these are."""
     batch: PackedBatch
     log_probs_N: torch.Tensor
     """log p of the policy that sampled, from the training forward, nats."""
     reference_N: torch.Tensor
     """log p of the reference, nats."""
-    features_NH: torch.Tensor
-    """The reward model's hidden state before each token, fp32: what the value head reads."""
-    values_N: torch.Tensor
-    """Value of the state before each token, before the update."""
     entropy_N: torch.Tensor
     """Entropy of the policy at each token, nats."""
-    score_D: torch.Tensor
-    """Reward model's score of each whole completion, after the missing-end penalty and clipping."""
-    advantages_N: torch.Tensor
-    """Filled in once all micro-batches are scored."""
-    returns_N: torch.Tensor
+    stopped: tuple[bool, ...]
+    """Which completions ended by themselves."""
+    raw_D: torch.Tensor
+    """What the reward model says of each whole completion."""
+    score_D: torch.Tensor = field(default_factory=_to_come)
+    """The score that the objective sees; filled in, as what follows, once all micro-batches are measured."""
+    advantages_N: torch.Tensor = field(default_factory=_to_come)
 
-    @property
-    def last_N(self) -> torch.Tensor:
-        """Index into N of each completion's last token."""
-        ends = torch.tensor(self.batch.targets_per_document).cumsum(0) - 1
-        return ends.to(self.log_probs_N.device)
+
+@dataclass(kw_only=True)
+class RolloutBatch(MeasuredBatch):
+    """What PPO measures, too."""
+
+    states: ValueStates
+    """The states that have a value."""
+    features_SH: torch.Tensor
+    """Hidden state that the value is read from before the update, fp32."""
+    values_S: torch.Tensor
+    """Value of each state before the update."""
+    returns_S: torch.Tensor = field(default_factory=_to_come)
+    """Filled in with the advantages."""
 
 
 def sample_policy(
@@ -82,22 +98,22 @@ def rollout_seeds(seed: int, step: int, count: int) -> list[int]:
 
 def measure(
     roles: RoleModel,
-    value_head: ScalarHead,
+    value: ValueFunction,
     reward_head: ScalarHead,
     prompts: Sequence[PromptExample],
     completions: Sequence[Completion],
     *,
     mini_batches: int,
     temperature: float,
+    post_eos: bool,
     budget: int,
     device: torch.device,
-    score_of: Callable[[torch.Tensor, Sequence[Completion]], torch.Tensor],
     check: Callable[[], None],
 ) -> list[RolloutBatch]:
-    """Score every completion under policy, reference, value head and reward model, without gradient.
+    """Measure every completion under policy, reference, value function and reward model, without gradient.
 
-    Rollout i belongs to mini-batch i mod `mini_batches`; each mini-batch is packed on its own. `score_of` turns raw
-    rewards (D,) into the scores that the objective sees. `check` may raise StopRequested.
+    Rollout i belongs to mini-batch i mod `mini_batches`; each mini-batch is packed on its own. With `post_eos` there is
+    a state after the end-of-turn, too. Scores, advantages and returns are left empty. `check` may raise StopRequested.
     """
     documents = [
         Document.completion(prompt.prompt, completion.ids)
@@ -107,31 +123,22 @@ def measure(
     for mini_batch, group in _micro_batches([len(d.ids) for d in documents], mini_batches, budget):
         check()
         batch = pack([documents[i] for i in group], device)
+        stopped = tuple(completions[i].stopped for i in group)
+        states = value_states(batch, stopped, post_eos=post_eos)
         with torch.no_grad():
             policy, _ = roles.scores(batch, roles.trained, temperature=temperature, entropy=True)
             reference, _ = roles.scores(batch, REFERENCE, temperature=temperature)
             judged_TH = roles.hidden(batch, REWARD).float()
-            features_NH = judged_TH.index_select(0, batch.rows_N)
-            values_N = value_head(features_NH)
             raw_D = reward_head(judged_TH.index_select(0, batch.last_rows_D))
+            features_SH = value.features(batch, states, judged_TH=judged_TH)
+            values_S = value(features_SH)
         assert policy.entropy_N is not None
-        empty = policy.log_probs_N.new_zeros(0)
-        score_D = score_of(raw_D, [completions[i] for i in group])
         measured.append(
             RolloutBatch(
-                mini_batch,
-                group,
-                batch,
-                policy.log_probs_N,
-                reference.log_probs_N,
-                features_NH,
-                values_N,
-                policy.entropy_N,
-                score_D,
-                empty,
-                empty,
+                mini_batch, group, batch, policy.log_probs_N, reference.log_probs_N, policy.entropy_N, stopped, raw_D,
+                states=states, features_SH=features_SH, values_S=values_S,
             )
-        )
+        )  # fmt: skip
     return measured
 
 
@@ -141,3 +148,41 @@ def _micro_batches(sizes: Sequence[int], mini_batches: int, budget: int) -> Iter
         members = list(range(k, len(sizes), mini_batches))
         for group in fill_by_token_budget([sizes[i] for i in members], budget):
             yield k, [members[i] for i in group]
+
+
+def mini_batch_order(batches: Sequence[MeasuredBatch], seed: int, step: int, epoch: int) -> list[int]:
+    """The mini-batches of one pass over the completions: in order first, shuffled in later epochs."""
+    count = max(b.mini_batch for b in batches) + 1
+    if epoch == 0:
+        return list(range(count))
+    generator = torch.Generator().manual_seed(seed_of(seed, "minibatches", step, epoch))
+    order: list[int] = torch.randperm(count, generator=generator).tolist()
+    return order
+
+
+def sample_rows(
+    prompts: Sequence[PromptExample],
+    completions: Sequence[Completion],
+    batches: Sequence[MeasuredBatch],
+    tokenizer: ChatTokenizer,
+    *,
+    shown: Sequence[int] = range(8),
+) -> list[dict[str, Any]]:
+    """Some rollouts of a step as rows of samples.jsonl, with per-token log-ratios to the reference in nats."""
+    place = {index: (b, d) for b in batches for d, index in enumerate(b.indices)}
+    rows = []
+    for i in [i for i in shown if i < len(prompts)]:
+        b, d = place[i]
+        logratio = (b.log_probs_N - b.reference_N)[b.batch.document_N == d]
+        rows.append(
+            {
+                "prompt_id": prompts[i].id,
+                "prompt": prompts[i].text,
+                "completion": tokenizer.decode(completions[i].ids),
+                "reward": float(b.score_D[d]),
+                "logratio": [round(x, 5) for x in logratio.tolist()],
+                "length": len(completions[i].ids),
+                "stopped": completions[i].stopped,
+            }
+        )
+    return rows

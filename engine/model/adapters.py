@@ -11,24 +11,35 @@ pointer to the active adapter on each tuner layer, and puts it back.
 from __future__ import annotations
 
 import copy
-import warnings
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from engine.data.packing import PackedBatch
 from engine.errors import ConfigError, ModelError
+from engine.model.activation_checkpointing import checkpointed_layers
 from engine.model.log_probs import TokenScores, hidden_states, token_scores
+from engine.model.lora_layers import (
+    ALL_LINEAR,
+    add_saved_adapter,
+    fresh_lora_config,
+    load_adapter_weights,
+    merge_adapter,
+    read_lora_config,
+    with_adapter,
+)
+from engine.model.own_rows import hidden_states_in_own_rows
+from engine.model.row_sharing import RowSharing
 
 POLICY = "policy"
 REFERENCE = "reference"
 REWARD = "reward"
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
+VALUE = "value"
 
 
 class RoleModel:
@@ -41,10 +52,19 @@ class RoleModel:
         self.trained = trained
         self._adapters = adapters
         self._frozen_copy: Any | None = None
+        self.rows = RowSharing(shared=True)
+        """Whether documents lie in one row; where they may not, each gets its own."""
         self.autocast: torch.dtype | None = None
         """Precision of the forward pass where it differs from that of the weights (full fine-tuning in bf16)."""
+        self.share_prompts = True
+        """Whether what documents of a batch share goes through the model once for all of them."""
+        self.checkpointing = False
+        """Whether the activations inside decoder layers are worked again in the backward pass, and not kept."""
         self._layers = _tuner_layers(model) if peft_model is not None else []
-        self._trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._dropouts = [layer.lora_dropout[trained] for layer in self._layers if trained in layer.lora_dropout]
+        learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._value_weights = {name: p for name, p in learning.items() if _is_of_adapter(name, VALUE)}
+        self._trainable = {name: p for name, p in learning.items() if name not in self._value_weights}
 
     @property
     def is_lora(self) -> bool:
@@ -57,9 +77,19 @@ class RoleModel:
         return int(self.model.get_output_embeddings().weight.shape[1])
 
     @property
+    def prompts_shared(self) -> bool:
+        """Whether a pair's prompt goes through the model once for both answers."""
+        return self.share_prompts and self.rows.shared
+
+    @property
     def trainable(self) -> dict[str, torch.nn.Parameter]:
-        """The parameters that train, by name: the same set for the life of the object."""
+        """The parameters of the trained role, by name: the same set for the life of the object."""
         return self._trainable
+
+    @property
+    def value_weights(self) -> dict[str, torch.nn.Parameter]:
+        """The parameters of the value's own adapter, which train beside the policy's; empty where it has none."""
+        return self._value_weights
 
     def keep_frozen_reference(self) -> None:
         """Full fine-tuning: keep a frozen copy of the weights as they are now, to be the reference."""
@@ -91,16 +121,48 @@ class RoleModel:
 
     def hidden(self, batch: PackedBatch, role: str) -> torch.Tensor:
         """Hidden states (T, H) of a packed batch, as `role`."""
+        self._drop_where_trained()
         with self.use(role) as model, self._precision(batch):
-            return hidden_states(model, batch)
+            return self._hidden_states(model, batch, role)
 
     def scores(
-        self, batch: PackedBatch, role: str, *, temperature: float = 1.0, entropy: bool = False
+        self,
+        batch: PackedBatch,
+        role: str,
+        *,
+        temperature: float = 1.0,
+        entropy: bool = False,
+        vocabulary_mean: bool = False,
     ) -> tuple[TokenScores, torch.Tensor]:
         """Per-target scores and the hidden states (T, H) they came from, as `role`."""
+        self._drop_where_trained()
         with self.use(role) as model, self._precision(batch):
-            hidden_TH = hidden_states(model, batch)
-            return token_scores(model, hidden_TH, batch, temperature=temperature, entropy=entropy), hidden_TH
+            hidden_TH = self._hidden_states(model, batch, role)
+            scores = token_scores(
+                model, hidden_TH, batch, temperature=temperature, entropy=entropy, vocabulary_mean=vocabulary_mean
+            )
+            return scores, hidden_TH
+
+    def _hidden_states(self, model: Any, batch: PackedBatch, role: str) -> torch.Tensor:
+        if not self.rows.shared:
+            return hidden_states_in_own_rows(model, batch)
+        if not (self.checkpointing and torch.is_grad_enabled()):
+            return hidden_states(model, batch, share=self.share_prompts)
+        with checkpointed_layers(model, partial(self._as_trained, role)):
+            return hidden_states(model, batch, share=self.share_prompts)
+
+    @contextmanager
+    def _as_trained(self, role: str) -> Iterator[None]:
+        """The state of a forward pass as `role` that wants a gradient."""
+        self._drop_where_trained()
+        with self.use(role):
+            yield
+
+    def _drop_where_trained(self) -> None:
+        """Dropout in the trained adapter where a gradient is wanted, and nowhere else: held-out figures, references
+        and rollouts are of the whole model, and a base that brings dropout of its own is trained without."""
+        for layer in self._dropouts:
+            layer.train(torch.is_grad_enabled())
 
     def _precision(self, batch: PackedBatch) -> AbstractContextManager[Any]:
         if self.autocast is None:
@@ -118,14 +180,20 @@ def build_roles(
     rank: int = 16,
     alpha: float = 32,
     dropout: float = 0.0,
+    rslora: bool = False,
+    dora: bool = False,
+    targets: str = ALL_LINEAR,
     seed: int = 1,
     reward_adapter: Path | None = None,
+    value_adapter: bool = False,
 ) -> RoleModel:
     """Give `model` its roles.
 
-    `start_adapter` is the adapter the run starts from (an SFT run's LoRA): it is copied into the trained adapter and
-    kept, frozen, as the reference; without one the reference is the base alone. `reward_adapter` adds the frozen role
-    "reward". `kind="full"` trains the base itself (a start adapter is merged into it first).
+    `start_adapter` is the adapter the run starts from (an SFT run's LoRA): it is copied into the trained adapter, whose
+    shape is then the start's and not what the arguments say, and kept, frozen, as the reference; without one the
+    reference is the base alone. `reward_adapter` adds the frozen role "reward", and with `value_adapter` the role
+    "value", which begins as a copy of it and trains. `kind="full"` trains the base itself (a
+    start adapter is merged into it first); "lora" and "qlora" differ in how the base was loaded and not here.
     """
     torch.manual_seed(seed)
     if kind == "full":
@@ -137,79 +205,36 @@ def build_roles(
         merged = merge_adapter(model, start_adapter) if start_adapter is not None else model
         merged.requires_grad_(True)
         return RoleModel(merged, peft_model=None, trained=trained, adapters={trained: None})
-    from peft import LoraConfig
-
     if start_adapter is not None:
-        config = _read_lora_config(start_adapter)
+        config = read_lora_config(start_adapter, dropout=dropout)
     else:
-        config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear")
-    peft_model = _with_adapter(model, config, trained)
+        config = fresh_lora_config(
+            model, rank=rank, alpha=alpha, dropout=dropout, rslora=rslora, dora=dora, targets=targets
+        )
+    peft_model = with_adapter(model, config, trained)
     roles: dict[str, str | None] = {trained: trained, REFERENCE: None}
     if start_adapter is not None:
-        _load_weights(peft_model, start_adapter, trained)
-        peft_model.add_adapter(REFERENCE, _read_lora_config(start_adapter))
-        _load_weights(peft_model, start_adapter, REFERENCE)
+        load_adapter_weights(peft_model, start_adapter, trained)
+        add_saved_adapter(peft_model, start_adapter, REFERENCE)
         roles[REFERENCE] = REFERENCE
     if reward_adapter is not None:
-        peft_model.add_adapter(REWARD, _read_lora_config(reward_adapter))
-        _load_weights(peft_model, reward_adapter, REWARD)
+        add_saved_adapter(peft_model, reward_adapter, REWARD)
         roles[REWARD] = REWARD
+        if value_adapter:
+            add_saved_adapter(peft_model, reward_adapter, VALUE)
+            roles[VALUE] = VALUE
+    # Imported here: it loads peft, which a run of full fine-tuning does without.
+    from engine.model.lora_product import use_lora_products
+
+    use_lora_products(model)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(f".{trained}." in name and ".lora_" in name)
+        parameter.requires_grad_(_is_of_adapter(name, trained) or (VALUE in roles and _is_of_adapter(name, VALUE)))
     return RoleModel(model, peft_model=peft_model, trained=trained, adapters=roles)
 
 
-def merge_adapter(model: Any, adapter: Path) -> Any:
-    """`model` with the adapter folded into its weights, without tuner layers."""
-    peft_model = _with_adapter(model, _read_lora_config(adapter), POLICY)
-    _load_weights(peft_model, adapter, POLICY)
-    return peft_model.merge_and_unload()
-
-
-def _with_adapter(model: Any, config: Any, name: str) -> Any:
-    """A PeftModel over `model` with one fresh adapter."""
-    from peft import get_peft_model
-
-    with warnings.catch_warnings():
-        # peft 0.21 asks transformers 5.23 for a property under its old name.
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-        return get_peft_model(model, config, adapter_name=name)
-
-
-def _read_lora_config(folder: Path) -> Any:
-    """The LoRA shape of a saved adapter, without what only its task needs (a score head is ours, not peft's)."""
-    from peft import LoraConfig
-
-    saved = LoraConfig.from_pretrained(str(folder))
-    if not isinstance(saved, LoraConfig):
-        raise ModelError(f"{folder / ADAPTER_CONFIG}: an adapter of type {saved.peft_type}; only LoRA is supported")
-    targets = saved.target_modules
-    saved.target_modules = set(targets) - {"score"} if not isinstance(targets, str) else targets
-    saved.modules_to_save = None
-    saved.task_type = None
-    saved.inference_mode = False
-    return saved
-
-
-def _load_weights(peft_model: Any, folder: Path, adapter: str) -> None:
-    """Copy a saved adapter's LoRA matrices into `adapter`. Raises ModelError where they do not fit this base."""
-    from peft import set_peft_model_state_dict
-
-    file = folder / ADAPTER_WEIGHTS
-    if not file.is_file():
-        raise ModelError(f"{folder}: no {ADAPTER_WEIGHTS} beside {ADAPTER_CONFIG}: the adapter is not whole")
-    weights = {name: value for name, value in load_file(file).items() if ".lora_" in name}
-    try:
-        result = set_peft_model_state_dict(peft_model, weights, adapter_name=adapter)
-    except RuntimeError as error:
-        raise ModelError(f"{file}: the adapter was made for another base model: {error}") from error
-    missing = [name for name in result.missing_keys if f".{adapter}." in name]
-    if result.unexpected_keys or missing:
-        example = (list(result.unexpected_keys) + missing)[0]
-        raise ModelError(
-            f"{file}: the adapter was made for another base model ({len(missing)} weights missing, "
-            f"{len(result.unexpected_keys)} unknown, for example {example})"
-        )
+def _is_of_adapter(name: str, adapter: str) -> bool:
+    """Whether a parameter is a LoRA weight of `adapter`; a layer of the base may itself be called "value"."""
+    return re.search(rf"\.lora_\w+\.{adapter}(\.|$)", name) is not None
 
 
 def _tuner_layers(model: Any) -> list[Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -18,6 +19,22 @@ from engine.errors import ModelError
 
 REWARD_HEAD_FILE = "reward_head.safetensors"
 REWARD_HEAD_NOTES = "reward_head.json"
+
+
+@dataclass(frozen=True)
+class ScoreScale:
+    """Where the raw scores of a reward model lie: rewards have no zero and no unit of their own."""
+
+    mean: float
+    std: float
+    answers: int = 0
+    """How many scores it was measured on; 0 where that was not written down."""
+    of: str = "held-out answers"
+    """Which: held-out answers, or training answers where a run has no others."""
+
+    def normalised(self, score: float) -> float:
+        """A raw score in standard deviations from the mean."""
+        return (score - self.mean) / self.std
 
 
 class ScalarHead(nn.Module):
@@ -54,15 +71,15 @@ def value_head_from(reward_head: ScalarHead, *, mean: float, std: float) -> Scal
     return head
 
 
-def save_reward_head(head: ScalarHead, folder: Path, *, mean: float, std: float) -> None:
-    """Write the head and the mean and standard deviation of its raw scores on the held-out answers."""
+def save_reward_head(head: ScalarHead, folder: Path, scale: ScoreScale) -> None:
+    """Write the head, and beside it the scale of its raw scores."""
     save_file({"weight": head.linear.weight.detach().cpu().contiguous()}, folder / REWARD_HEAD_FILE)
-    notes = {"schema": 1, "mean": mean, "std": std, "reads": "hidden state of the answer's last token"}
+    notes = {"schema": 1, **asdict(scale), "reads": "hidden state of the answer's last token"}
     (folder / REWARD_HEAD_NOTES).write_text(json.dumps(notes, indent=2) + "\n")
 
 
-def load_reward_head(folder: Path) -> tuple[ScalarHead, float, float]:
-    """The head of a reward-model checkpoint with its score mean and standard deviation. Raises ModelError."""
+def load_reward_head(folder: Path) -> tuple[ScalarHead, ScoreScale]:
+    """The head of a reward-model checkpoint with the scale of its scores. Raises ModelError."""
     file = folder / REWARD_HEAD_FILE
     if not file.is_file():
         raise ModelError(
@@ -74,4 +91,5 @@ def load_reward_head(folder: Path) -> tuple[ScalarHead, float, float]:
     with torch.no_grad():
         head.linear.weight.copy_(weight)
     notes = json.loads((folder / REWARD_HEAD_NOTES).read_text())
-    return head, float(notes["mean"]), float(notes["std"])
+    known = {key: notes[key] for key in ("answers", "of") if key in notes}
+    return head, ScoreScale(float(notes["mean"]), float(notes["std"]), **known)

@@ -13,20 +13,27 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ModelError
+from engine.model.four_bit import quantization_settings
 from engine.model.model_files import CONFIG, check_model_folder, read_adapter_config
 
 __all__ = ["load_causal_lm", "load_for_inference", "read_adapter_config"]
 
 
-def load_causal_lm(folder: Path, *, dtype: Any, device: Any) -> Any:
-    """The transformers model in `folder`, with scaled-dot-product attention. Raises ModelError.
+def load_causal_lm(folder: Path, *, dtype: Any, device: Any, four_bit: bool = False) -> Any:
+    """The transformers model in `folder`, with the attention that `per_sample` names. Raises ModelError.
 
     `dtype` is a torch.dtype, `device` a torch.device or its name. Weights of the head may be missing where the folder
-    is a reward model (…ForSequenceClassification): such a model is read for its hidden states.
+    is a reward model (…ForSequenceClassification): such a model is read for its hidden states. `four_bit` holds the
+    linear layers but the head in 4 bits, see `engine.model.four_bit`.
     """
     folder = Path(folder)
     config = check_model_folder(folder)
-    model, problems = _from_pretrained(folder, dtype, device)
+    arguments: dict[str, Any] = {}
+    if four_bit:
+        from transformers import BitsAndBytesConfig
+
+        arguments["quantization_config"] = BitsAndBytesConfig(**quantization_settings(), bnb_4bit_compute_dtype=dtype)
+    model, problems = _from_pretrained(folder, dtype, device, arguments)
     architectures = [str(name) for name in config.get("architectures") or []]
     missing = sorted(problems["missing_keys"])
     if any(name.endswith("ForSequenceClassification") for name in architectures):
@@ -39,6 +46,9 @@ def load_causal_lm(folder: Path, *, dtype: Any, device: Any) -> Any:
     if rows < int(model.config.get_text_config().vocab_size):
         raise ModelError(f"{folder}: the embedding has {rows} rows, fewer than vocab_size in {CONFIG}: correct it")
     _check_finite(model, folder)
+    from engine.model.attention import per_sample
+
+    model.config._attn_implementation = per_sample(model)
     return model.eval()
 
 
@@ -55,7 +65,7 @@ def load_for_inference(folder: Path, adapter: Path | None, *, dtype: Any, device
         return model
     read_adapter_config(adapter, folder)
     if dtype == torch.float32:
-        from engine.model.adapters import merge_adapter
+        from engine.model.lora_layers import merge_adapter
 
         return merge_adapter(model, adapter).eval()
     from engine.model.adapters import POLICY, build_roles
@@ -64,14 +74,14 @@ def load_for_inference(folder: Path, adapter: Path | None, *, dtype: Any, device
         return as_policy.eval()
 
 
-def _from_pretrained(folder: Path, dtype: Any, device: Any) -> tuple[Any, dict[str, Any]]:
+def _from_pretrained(folder: Path, dtype: Any, device: Any, more: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
     device = torch.device(device)
-    arguments: dict[str, Any] = {"device_map": {"": device}} if device.type != "cpu" else {}
+    arguments = {**more, **({"device_map": {"": device}} if device.type != "cpu" else {})}
     try:
         with _quiet("transformers"):
             loaded = AutoModelForCausalLM.from_pretrained(
@@ -81,7 +91,6 @@ def _from_pretrained(folder: Path, dtype: Any, device: Any) -> tuple[Any, dict[s
                 use_safetensors=True,
                 # None would ask at the terminal.
                 trust_remote_code=False,
-                attn_implementation="sdpa",
                 output_loading_info=True,
                 **arguments,
             )

@@ -22,7 +22,8 @@ from typing import Any
 import torch
 
 from engine.errors import DataError
-from engine.model.attention import PER_SAMPLE, attention_mode
+from engine.model.attention import attention_mode, per_sample
+from engine.model.cache_trial import cache_holds_the_past, next_logits
 from engine.model.key_value_cache import PreallocatedCache
 
 ROWS_AT_ONCE = 128
@@ -86,11 +87,12 @@ def sample(
     rows = batch_size or _rows_that_fit(model, max((len(p) for p in prompts), default=1) + max_new_tokens)
     out: list[Completion | None] = [None] * len(prompts)
     done = 0
-    with torch.no_grad(), attention_mode(model, PER_SAMPLE), _without_dropout(model):
+    with torch.no_grad(), attention_mode(model, per_sample(model)), _without_dropout(model):
+        kind = _Batch if not prompts or cache_holds_the_past(model) else _UncachedBatch
         while done < len(prompts):
             tokens_a_row = len(prompts[longest_first[done]])
             chosen = longest_first[done : done + max(1, min(rows, PROMPT_TOKENS_AT_ONCE // tokens_a_row))]
-            batch = _Batch(model, [prompts[i] for i in chosen], [seeds[i] for i in chosen], settings)
+            batch = kind(model, [prompts[i] for i in chosen], [seeds[i] for i in chosen], settings)
             for i, completion in zip(chosen, batch.run(), strict=True):
                 out[i] = completion
             done += len(chosen)
@@ -266,6 +268,21 @@ class _Batch:
             Completion(ids[b][:length], stopped, log_probs[b][:length])
             for b, (length, stopped) in enumerate(zip(self._lengths, self._stopped, strict=True))
         ]
+
+
+class _UncachedBatch(_Batch):
+    """The same where no cache holds the model's past: the whole of each row goes through the model for every token."""
+
+    def run(self) -> list[Completion]:
+        """Sample every row to its end."""
+        sequences = [list(prompt) for prompt in self._prompts]
+        for step in range(self._settings.max_new_tokens):
+            ids_R = self._take(next_logits(self._model, [sequences[row] for row in self._row_of]), step)
+            for row, token in zip(self._row_of, ids_R.tolist(), strict=True):
+                sequences[row].append(token)
+            if not self._finish(torch.isin(ids_R, self._stops).tolist(), step):
+                break
+        return self._completions()
 
 
 def _groups_of_like_length(prompts: list[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:

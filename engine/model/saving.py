@@ -5,28 +5,26 @@
   `reward_head.safetensors`.
 - Full: a transformers folder; a reward model is saved as the architecture's `…ForSequenceClassification`.
 
-Tokenizer files are copied beside the weights, so a checkpoint folder is a whole model. Reading back what was written
+The tokenizer is written beside the weights with the chat template that was used, so a checkpoint folder is a whole
+model and renders as trained. Reading back what was written
 (for a resume) is here too, so that the two cannot drift apart.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from engine.data.chat import ChatTokenizer
+from engine.data.tokenizer_saving import copy_tokenizer
 from engine.errors import CheckpointError
-from engine.model.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, RoleModel
-from engine.model.heads import ScalarHead, save_reward_head
-
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
-    "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model",
-)  # fmt: skip
+from engine.model.adapters import RoleModel
+from engine.model.heads import ScalarHead, ScoreScale, save_reward_head
+from engine.model.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 
 def save_weights(
@@ -35,19 +33,23 @@ def save_weights(
     *,
     base_folder: Path,
     reward_head: ScalarHead | None = None,
-    reward_mean: float = 0.0,
-    reward_std: float = 1.0,
+    reward_scale: ScoreScale | None = None,
+    tokenizer: ChatTokenizer | None = None,
 ) -> None:
-    """Write the trained role of `roles` (and its reward head) into `folder`, which exists and is empty."""
+    """Write the trained role of `roles` (and its reward head) into `folder`, which exists and is empty.
+
+    The tokenizer is the one that was trained with; None copies the base's.
+    """
     if roles.is_lora:
         _save_adapter(roles, folder, base_folder, reward_head)
     else:
         _save_full(roles, folder, reward_head)
     if reward_head is not None:
-        save_reward_head(reward_head, folder, mean=reward_mean, std=reward_std)
-    for name in TOKENIZER_FILES:
-        if (base_folder / name).is_file():
-            shutil.copyfile(base_folder / name, folder / name)
+        save_reward_head(reward_head, folder, reward_scale or ScoreScale(0.0, 1.0))
+    if tokenizer is None:
+        copy_tokenizer(base_folder, folder)
+    else:
+        tokenizer.save(folder)
 
 
 def load_trained_weights(roles: RoleModel, folder: Path) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import torch
 
+from engine.data.host_copies import on_device
+
 
 def shaped_rewards(kl_N: torch.Tensor, score_D: torch.Tensor, last_N: torch.Tensor, *, kl_coef: float) -> torch.Tensor:
     """-kl_coef * kl at each token, plus the completion's score at its last token (its end-of-turn, where it has one).
@@ -34,9 +36,8 @@ def generalized_advantages(
     # Right-aligned columns, so that one backward sweep serves all completions whatever their lengths.
     rewards_DL = rewards_N.new_zeros(count, longest)
     values_DL = values_N.new_zeros(count, longest)
-    mask_DL = torch.zeros(count, longest, dtype=torch.bool, device=rewards_N.device)
-    for row, length in enumerate(lengths):
-        mask_DL[row, longest - length :] = True
+    lengths_D = on_device(lengths, rewards_N.device, torch.int64)
+    mask_DL = torch.arange(longest, device=rewards_N.device) >= longest - lengths_D.unsqueeze(1)
     rewards_DL[mask_DL] = rewards_N
     values_DL[mask_DL] = values_N
     advantages_DL = torch.zeros_like(rewards_DL)

@@ -1,8 +1,9 @@
 """The settings of a run: every key of run.toml, its default, what it may be, and what it means.
 
-Owns the dataclasses. Invariant: a RunConfig is complete (every default is a value in it) and holds no secret. The
-bounds of a key stand beside its default and are checked by `engine.run.config_layers`, which is also where configs come
-from. Refuses to read files and to know where a value came from.
+Owns the dataclasses; those of the preference methods stand in `config_preference`, [ppo] in `config_ppo`, [grpo] and
+[rloo] in `config_grouped`, [chat] in `config_chat`. Invariant: a RunConfig is complete (every default is a value in it)
+and holds no secret. The bounds of a key stand beside its default and are checked by `engine.run.config_layers`, which
+is also where configs come from. Refuses to read files and to know where a value came from.
 """
 
 from __future__ import annotations
@@ -10,39 +11,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.run.config_bounds import bounded as _key
+from engine.run.config_chat import ChatConfig
+from engine.run.config_grouped import GrpoConfig, RlooConfig
+from engine.run.config_ppo import PpoConfig
+from engine.run.config_preference import CpoConfig, DpoConfig, KtoConfig, OrpoConfig, SimpoConfig
+
 SCHEMA = 1
-METHODS = ("sft", "reward", "dpo", "ppo")
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """What a key may be."""
-
-    at_least: float | None = None
-    above: float | None = None
-    at_most: float | None = None
-    below: float | None = None
-    choices: tuple[str, ...] = ()
-    usual: str = ""
-    """What people usually take, for the error message."""
-
-    def fault(self, value: Any) -> str | None:
-        """What `value` must be, where it is not."""
-        checks = (
-            (self.above is not None and not value > self.above, f"must be > {self.above}"),
-            (self.at_least is not None and not value >= self.at_least, f"must be at least {self.at_least}"),
-            (self.below is not None and not value < self.below, f"must be < {self.below}"),
-            (self.at_most is not None and not value <= self.at_most, f"must be at most {self.at_most}"),
-            (bool(self.choices) and value not in self.choices, f"must be one of {', '.join(map(repr, self.choices))}"),
-        )
-        faults = [text for wrong, text in checks if wrong]
-        if not faults:
-            return None
-        return " and ".join(faults) + (f" ({self.usual})" if self.usual else "")
-
-
-def _key(default: Any, **bounds: Any) -> Any:
-    return field(default=default, metadata={"bounds": Bounds(**bounds)})
+METHODS = ("sft", "reward", "dpo", "simpo", "cpo", "orpo", "kto", "ppo", "grpo", "rloo")
+ON_ROLLOUTS = ("ppo", "grpo", "rloo")
+"""Methods that learn from completions of their own, which a reward model judges."""
+AGAINST_REFERENCE = ("dpo", "kto", *ON_ROLLOUTS)
+"""Methods whose loss is a function of a reference, beside the policy."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +43,7 @@ class RunSection:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """[model]: what is trained, and for ppo what judges it. Folders are absolute, or relative to the workspace."""
+    """[model]: what is trained, and what judges its rollouts. Folders are absolute, or relative to the workspace."""
 
     source: str = ""
     """As the person wrote it: sample, ./folder, run:ID …"""
@@ -74,13 +54,13 @@ class ModelConfig:
     sha256: str = ""
     """Fingerprint of the folder at `path`."""
     reward_source: str = ""
-    """ppo: the reward model as the person wrote it."""
+    """ppo, grpo, rloo: the reward model as the person wrote it."""
     reward_path: str = ""
-    """ppo: the reward model's base folder."""
+    """ppo, grpo, rloo: the reward model's base folder."""
     reward_adapter: str = ""
-    """ppo: the reward model's adapter folder, with its head."""
+    """ppo, grpo, rloo: the reward model's adapter folder, with its head."""
     reward_sha256: str = ""
-    """ppo: fingerprint of the reward model."""
+    """ppo, grpo, rloo: fingerprint of the reward model."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +69,10 @@ class DataConfig:
 
     names: tuple[str, ...] = ()
     """Datasets or preference sets they came from, as the person named them."""
+    weights: tuple[float, ...] = _key((), above=0, usual="shares of the whole are usual")
+    """Share of training of each of names; they need not add up to 1. Empty: every row once an epoch."""
+    weights_by: str = _key("rows", choices=("rows", "tokens"))
+    """What weights are shares of: examples, each counting one, or the tokens that go through the model."""
     train: str = "data/train.jsonl"
     """Training examples."""
     eval: str = "data/eval.jsonl"
@@ -101,6 +85,10 @@ class DataConfig:
     """Lines of the training file."""
     eval_rows: int = _key(0, at_least=0)
     """Lines of the held-out file."""
+    train_rows_each: tuple[int, ...] = _key((), at_least=0)
+    """Lines of the training file from each of names, which follow one another in it."""
+    eval_rows_each: tuple[int, ...] = _key((), at_least=0)
+    """Lines of the held-out file from each of names."""
     max_length: int = _key(1024, at_least=2, usual="512 to 4096 are usual")
     """Tokens kept of an example, prompt included; the end is cut."""
 
@@ -109,16 +97,20 @@ class DataConfig:
 class AdapterConfig:
     """[adapter]: which weights are trained."""
 
-    kind: str = _key("lora", choices=("lora", "full"))
-    """lora: low-rank adapters over the frozen base; full: every weight."""
+    kind: str = _key("lora", choices=("lora", "qlora", "full"))
+    """lora: low-rank adapters over the frozen base; qlora: the base held in 4 bits (CUDA only); full: every weight."""
     r: int = _key(16, at_least=1, usual="8 to 64 are usual")
     """Rank of the adapters."""
     alpha: float = _key(32.0, above=0, usual="once or twice the rank is usual")
-    """The adapter's output is scaled by alpha / r."""
+    """The adapter's output is scaled by alpha / r, or by alpha / sqrt(r) with rslora."""
     dropout: float = _key(0.0, at_least=0, below=1)
     """Share of the adapter's inputs that is dropped in training."""
+    rslora: bool = False
+    """Rank-stabilised: scaled by alpha / sqrt(r), so that a higher rank does not learn more slowly."""
+    dora: bool = False
+    """DoRA: the length of each row of the adapted weights is trained apart from its direction. Costs time."""
     targets: str = "all-linear"
-    """all-linear, or names of layers separated by commas."""
+    """all-linear, or names of layers separated by commas, such as q_proj,v_proj."""
 
 
 @dataclass(frozen=True)
@@ -127,12 +119,18 @@ class OptimConfig:
 
     lr: float = _key(2e-4, above=0, usual="1e-6 to 5e-4 are usual")
     """Peak learning rate."""
-    schedule: str = _key("linear", choices=("linear", "cosine", "constant"))
-    """How the learning rate falls after the warm-up: to zero, or not at all."""
+    schedule: str = _key("linear", choices=("linear", "cosine", "constant", "wsd"))
+    """How the rate goes on after the warm-up: falls to min_lr_share, stays, or stays and falls at the end (wsd)."""
     warmup_share: float = _key(0.03, at_least=0, at_most=1)
     """Share of all steps over which the learning rate rises from zero."""
+    warmup_steps: int = _key(0, at_least=0)
+    """Steps over which it rises, in place of warmup_share; 0: as warmup_share says."""
+    decay_share: float = _key(0.2, above=0, at_most=1, usual="0.1 to 0.2 are usual")
+    """wsd: share of all steps, the last ones, over which the learning rate falls."""
+    min_lr_share: float = _key(0.0, at_least=0, at_most=1, usual="0 to 0.1 are usual")
+    """What the learning rate falls to, as a share of lr; a constant one does not fall."""
     weight_decay: float = _key(0.0, at_least=0)
-    """Decoupled weight decay."""
+    """Decoupled weight decay of matrices; norms, biases and other vectors do not decay."""
     beta1: float = _key(0.9, at_least=0, below=1)
     """Decay of the first moment."""
     beta2: float = _key(0.999, at_least=0, below=1)
@@ -154,15 +152,21 @@ class TrainConfig:
     steps: int = _key(0, at_least=0)
     """Optimizer steps; 0: from epochs."""
     batch_size: int = _key(16, at_least=1)
-    """Examples an optimizer step; for ppo, rollouts a step."""
+    """Examples an optimizer step; for ppo, rollouts a step; for grpo and rloo, prompts a step."""
     tokens_per_micro_batch: int = _key(4096, at_least=1)
     """Tokens that go through the model at once. Changes memory and speed, never the result."""
+    activation_checkpointing: str = _key("auto", choices=("auto", "on", "off"))
+    """Work activations twice and keep few: less memory, slower, the same result. auto: where the run would not fit."""
+    share_prompts: bool = True
+    """Both answers of a pair follow their prompt in one pass; false: each with its own copy, as many tokens more."""
     device: str = _key("auto", choices=("auto", "cpu", "cuda"))
     """Where it is trained."""
+    processes: int = _key(1, at_least=1, usual="one for each GPU")
+    """Processes that train together on one machine, each on a GPU of its own; on a CPU they share the threads."""
     precision: str = _key("auto", choices=("auto", "fp32", "bf16"))
     """auto is bf16 on CUDA and fp32 on a CPU."""
     threads: int = _key(0, at_least=0)
-    """CPU threads; 0: all. Bit-equal resume needs the same number."""
+    """CPU threads, shared out over the processes; 0: all. Bit-equal resume needs the same number."""
     deterministic: bool = True
     """Only kernels that give the same bits each time, where there are such."""
     nonfinite_stop_after: int = _key(3, at_least=1)
@@ -174,7 +178,7 @@ class EvaluationConfig:
     """[evaluation]: held-out figures."""
 
     every: int = _key(0, at_least=0)
-    """Steps between evaluations; 0: ten times a run."""
+    """Steps between evaluations; 0: at least ten times a run."""
     at_start: bool = True
     """Evaluate before the first step, too."""
     max_rows: int = _key(0, at_least=0)
@@ -186,13 +190,17 @@ class CheckpointConfig:
     """[checkpoint]: what is kept, and which one is the best."""
 
     every: int = _key(0, at_least=0)
-    """Steps between checkpoints; 0: ten times a run."""
+    """Steps between checkpoints; 0: at least ten times a run."""
     keep: int = _key(2, at_least=1)
-    """Newest checkpoints that are kept, beside the best."""
+    """Newest checkpoints that are kept whole, so that a run can go on from them; of the best, the weights alone."""
+    keep_every: int = _key(0, at_least=0)
+    """The weights at every multiple of so many steps are kept, too; 0: they are not."""
     metric: str = "eval_loss"
     """Held-out metric that chooses the best; empty: the last is taken."""
     goal: str = _key("min", choices=("min", "max"))
     """Whether less or more of the metric is better."""
+    patience: int = _key(0, at_least=0, usual="3 is the default of reward")
+    """The run ends early after so many evaluations in a row without a better metric; 0: never."""
 
 
 @dataclass(frozen=True)
@@ -200,9 +208,11 @@ class ProbeConfig:
     """[probe]: the sampled KL on fixed prompts, for every method that changes a policy."""
 
     every: int = _key(0, at_least=0)
-    """Steps between probes; 0: four times a run."""
+    """Steps between probes; 0: at least four times a run."""
+    max_share: float = _key(0.05, at_least=0, at_most=1)
+    """Most of the run's time that probes may take: beyond it they come more rarely, but for the first and the last."""
     prompts: int = _key(32, at_least=0)
-    """Prompts asked; 0: no probe."""
+    """Prompts asked; 0: no probe. The first 16 are answered greedily, too."""
     max_new_tokens: int = _key(64, at_least=1)
     """Tokens sampled at most for each prompt."""
     temperature: float = _key(1.0, above=0)
@@ -215,8 +225,14 @@ class ProbeConfig:
 class SftConfig:
     """[sft]: supervised fine-tuning."""
 
-    train_on: str = _key("completion", choices=("completion", "all"))
-    """completion: the answer's tokens alone carry the loss; all: the prompt's, too."""
+    train_on: str = _key("completion", choices=("completion", "assistant", "last", "all"))
+    """completion: answers; assistant: those in a prompt, too; last: the last alone; all: every token, in chunks."""
+    rewritten_turns: str = _key("together", choices=("together", "apart"))
+    """Chats whose template rewrites earlier turns: by the family's training template if any, or one example a turn."""
+    label_smoothing: float = _key(0.0, at_least=0, below=1, usual="0.1 is usual where it is used")
+    """Share of each target's weight that is spread over the whole vocabulary."""
+    loss: str = _key("nll", choices=("nll", "dft"))
+    """nll: negative log-likelihood; dft: each token's weighed by its probability."""
 
 
 @dataclass(frozen=True)
@@ -228,62 +244,13 @@ class RewardConfig:
 
 
 @dataclass(frozen=True)
-class DpoConfig:
-    """[dpo]: direct preference optimisation."""
-
-    beta: float = _key(0.1, above=0, usual="the paper uses 0.1 to 0.5")
-    """Strength of the pull to the reference."""
-    loss: str = _key("sigmoid", choices=("sigmoid",))
-    """The loss of the paper."""
-    sft_coef: float = _key(0.0, at_least=0)
-    """Weight of the chosen answer's token-mean NLL, added to the loss."""
-
-
-@dataclass(frozen=True)
-class PpoConfig:
-    """[ppo]: proximal policy optimisation against a reward model."""
-
-    max_new_tokens: int = _key(64, at_least=1)
-    """Tokens sampled at most for each rollout."""
-    temperature: float = _key(1.0, above=0)
-    """Temperature of the rollouts."""
-    kl_coef: float = _key(0.05, at_least=0, usual="0.01 to 0.2 are usual")
-    """Weight of a nat of KL to the reference, against scores in standard deviations of the reward model's."""
-    kl_estimator: str = _key("k1", choices=("k1", "k2", "k3"))
-    """Estimator of that KL."""
-    gamma: float = _key(1.0, above=0, at_most=1)
-    """Discount."""
-    lam: float = _key(0.95, at_least=0, at_most=1)
-    """Lambda of the advantage estimate."""
-    clip: float = _key(0.2, above=0)
-    """The policy's ratio counts between 1 - clip and 1 + clip."""
-    clip_value: float = _key(0.2, at_least=0)
-    """The value moves at most this far in an update, in standard deviations of the score; 0: as far as it likes."""
-    value_lr: float = _key(3e-3, above=0, usual="ten times the policy's is usual for a head alone")
-    """Peak learning rate of the value head, which is one linear layer."""
-    vf_coef: float = _key(0.1, at_least=0)
-    """Weight of the value loss."""
-    epochs: int = _key(2, at_least=1)
-    """Passes over the rollouts of a step."""
-    minibatches: int = _key(2, at_least=1)
-    """Updates in each pass."""
-    whiten: bool = True
-    """Advantages to mean 0 and deviation 1 over the step."""
-    missing_eos_penalty: float = _key(1.0, at_least=0)
-    """Taken off the score of a completion that did not end, in standard deviations."""
-    score_clip: float = _key(0.0, at_least=0)
-    """Scores are clipped to +- this; 0: not."""
-    target_kl: float = _key(0.0, at_least=0)
-    """The step's updates end early beyond this approximate KL to the sampling policy; 0: never."""
-
-
-@dataclass(frozen=True)
 class RunConfig:
     """Everything a run is asked to do. Sections of other methods stay at their defaults and are not written out."""
 
     run: RunSection = field(default_factory=RunSection)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    chat: ChatConfig = field(default_factory=ChatConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -293,13 +260,20 @@ class RunConfig:
     sft: SftConfig = field(default_factory=SftConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     dpo: DpoConfig = field(default_factory=DpoConfig)
+    simpo: SimpoConfig = field(default_factory=SimpoConfig)
+    cpo: CpoConfig = field(default_factory=CpoConfig)
+    orpo: OrpoConfig = field(default_factory=OrpoConfig)
+    kto: KtoConfig = field(default_factory=KtoConfig)
     ppo: PpoConfig = field(default_factory=PpoConfig)
+    grpo: GrpoConfig = field(default_factory=GrpoConfig)
+    rloo: RlooConfig = field(default_factory=RlooConfig)
 
 
 SECTIONS: dict[str, type] = {
     "run": RunSection,
     "model": ModelConfig,
     "data": DataConfig,
+    "chat": ChatConfig,
     "adapter": AdapterConfig,
     "optim": OptimConfig,
     "train": TrainConfig,
@@ -309,15 +283,27 @@ SECTIONS: dict[str, type] = {
     "sft": SftConfig,
     "reward": RewardConfig,
     "dpo": DpoConfig,
+    "simpo": SimpoConfig,
+    "cpo": CpoConfig,
+    "orpo": OrpoConfig,
+    "kto": KtoConfig,
     "ppo": PpoConfig,
+    "grpo": GrpoConfig,
+    "rloo": RlooConfig,
 }
 """Section of run.toml -> its class, in the order in which they are written."""
 
 METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
     "sft": {},
-    "reward": {"optim.lr": 1e-4},
+    "reward": {"optim.lr": 1e-4, "checkpoint.patience": 3},
     "dpo": {"optim.lr": 5e-5},
+    "simpo": {"optim.lr": 5e-5},
+    "cpo": {"optim.lr": 5e-5},
+    "orpo": {"optim.lr": 5e-5},
+    "kto": {"optim.lr": 5e-5},
     "ppo": {"optim.lr": 5e-5, "checkpoint.metric": ""},
+    "grpo": {"optim.lr": 5e-5, "checkpoint.metric": ""},
+    "rloo": {"optim.lr": 5e-5, "checkpoint.metric": ""},
 }
 """Where a method departs from the defaults above."""
 
@@ -325,3 +311,9 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
 def sections_of(method: str) -> list[str]:
     """The sections that mean something to `method`."""
     return [name for name in SECTIONS if name not in METHODS or name == method]
+
+
+def reads_reference(config: RunConfig) -> bool:
+    """Whether something reads the weights that the run began with: its loss, or the sampled KL."""
+    method = config.run.method
+    return method in AGAINST_REFERENCE or (method != "reward" and config.probe.prompts > 0)

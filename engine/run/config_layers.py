@@ -15,33 +15,44 @@ from dataclasses import Field, dataclass, fields
 from typing import Any
 
 from engine.errors import ConfigError
-from engine.run.config import METHOD_DEFAULTS, METHODS, SCHEMA, SECTIONS, Bounds, RunConfig, sections_of
+from engine.run.config import METHOD_DEFAULTS, METHODS, SCHEMA, SECTIONS, RunConfig, sections_of
+from engine.run.config_bounds import Bounds
+from engine.run.config_together import together_fault
 
 SET = "--set"
-_TYPES = {"str": str, "int": int, "float": float, "bool": bool, "tuple[str, ...]": tuple}
+_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+_LISTS: dict[str, type] = {f"tuple[{name}, ...]": kind for name, kind in _TYPES.items()}
+"""Types of keys that hold several values -> the type of each."""
 # What other programs call a key, for the error message.
 _ELSEWHERE = {
     "learning_rate": "optim.lr",
     "lr_scheduler_type": "optim.schedule",
     "warmup_ratio": "optim.warmup_share",
+    "lr_decay_ratio": "optim.decay_share",
+    "min_lr_rate": "optim.min_lr_share",
     "num_train_epochs": "train.epochs",
     "num_epochs": "train.epochs",
     "max_steps": "train.steps",
     "per_device_train_batch_size": "train.batch_size",
     "micro_batch_size": "train.tokens_per_micro_batch",
+    "gradient_checkpointing": "train.activation_checkpointing",
     "gradient_accumulation_steps": "train.tokens_per_micro_batch",
     "max_seq_length": "data.max_length",
     "lora_r": "adapter.r",
     "lora_alpha": "adapter.alpha",
     "lora_dropout": "adapter.dropout",
     "target_modules": "adapter.targets",
+    "use_rslora": "adapter.rslora",
+    "use_dora": "adapter.dora",
+    "load_in_4bit": "adapter.kind",
     "save_steps": "checkpoint.every",
     "eval_steps": "evaluation.every",
     "save_total_limit": "checkpoint.keep",
     "bf16": "train.precision",
     "fp16": "train.precision",
 }
-_WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list of texts"}
+_WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+_LIST_WORDS = {str: "a list of texts", int: "a list of whole numbers", float: "a list of numbers"}
 
 
 @dataclass(frozen=True)
@@ -54,8 +65,10 @@ class Resolved:
     are left out."""
 
 
-def resolve(method: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Resolved:
+def resolve(method: str, layers: Sequence[tuple[str, dict[str, Any]]], *, together: bool = True) -> Resolved:
     """The config of a run of `method`; later layers win. Raises ConfigError at the first thing that cannot be.
+
+    `together=False` checks each value by itself, and not what keys mean beside each other.
 
     A recipe may hold sections of other methods: they are checked and left out. From --set they are an error, because
     there they would be a mistake that nothing shows.
@@ -83,7 +96,13 @@ def resolve(method: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Resolv
             values[key] = value
             origins[key] = origin
     sections = {s: SECTIONS[s](**{f.name: values[f"{s}.{f.name}"] for f in fields(SECTIONS[s])}) for s in wanted}
-    return Resolved(RunConfig(**sections), origins)
+    config = RunConfig(**sections)
+    if together and (found := together_fault(config)) is not None:
+        key, fault = found
+        section, _, name = key.partition(".")
+        value = _shown(values[key])
+        raise ConfigError(f"{origins[key]}: [{section}] {name} = {value}: {fault}")
+    return Resolved(config, origins)
 
 
 def parse_set(text: str, method: str | None = None) -> dict[str, dict[str, Any]]:
@@ -97,8 +116,8 @@ def parse_set(text: str, method: str | None = None) -> dict[str, dict[str, Any]]
     if not equals or not key:
         raise ConfigError(f"{SET} {text}: expected KEY=VALUE, for example {SET} optim.lr=3e-4")
     section, name = _place(key, sections_of(method) if method else list(SECTIONS))
-    kind = _TYPES[str(_field(section, name).type)]
-    return {section: {name: _toml_value(value, as_text=kind is str)}}
+    as_text = str(_field(section, name).type) == "str"
+    return {section: {name: _toml_value(value, as_text=as_text)}}
 
 
 def upgraded(layer: dict[str, Any], origin: str) -> dict[str, Any]:
@@ -137,24 +156,40 @@ def _checked(layer: dict[str, Any], origin: str, method: str) -> dict[str, Any]:
 
 
 def _checked_value(section: str, key: Field[Any], value: Any, origin: str, method: str) -> Any:
-    kind = _TYPES[str(key.type)]
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if kind is tuple and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        value = tuple(value)
-    fault: str | None = None
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        fault = f"must be {_WORDS[kind]}"
-    elif isinstance(value, float) and not math.isfinite(value):
-        fault = "must be a finite number"
+    kind, bounds = str(key.type), key.metadata.get("bounds", Bounds())
+    fault: str | None
+    if kind in _LISTS:
+        of = _LISTS[kind]
+        value = tuple(_as_number(item, of) for item in value) if isinstance(value, list | tuple) else value
+        fits = isinstance(value, tuple) and all(_is(item, of) for item in value)
+        faults = [_fault(item, bounds) for item in value] if fits else [f"must be {_LIST_WORDS[of]}"]
+        fault = next(filter(None, faults), None)
     else:
-        fault = key.metadata.get("bounds", Bounds()).fault(value)
+        value = _as_number(value, _TYPES[kind])
+        fault = _fault(value, bounds) if _is(value, _TYPES[kind]) else f"must be {_WORDS[_TYPES[kind]]}"
     if fault is None:
         return value
     default = METHOD_DEFAULTS[method].get(f"{section}.{key.name}", key.default)
     usual = f", or remove it to use {_shown(default)}" if default not in ("", ()) else ""
     remedy = "Give another value" if origin == SET else f"Edit the key{usual}"
     raise ConfigError(f"{origin}: [{section}] {key.name} = {_shown(value)}: {fault}. {remedy}")
+
+
+def _as_number(value: Any, kind: type) -> Any:
+    """A whole number where any number is wanted, as a float; everything else as it is."""
+    return float(value) if kind is float and isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _is(value: Any, kind: type) -> bool:
+    """Whether a value is of a type; true and false are no whole numbers."""
+    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+
+
+def _fault(value: Any, bounds: Bounds) -> str | None:
+    """What is wrong with a value of the right type."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "must be a finite number"
+    return bounds.fault(value)
 
 
 def _place(key: str, sections: Sequence[str]) -> tuple[str, str]:

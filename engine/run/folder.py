@@ -1,6 +1,6 @@
 """The layout of a run folder: which file lies where, and how a new one comes into being.
 
-    runs/ID/  run.toml  data/  status.json  metrics.jsonl  samples.jsonl  events.jsonl  engine.log
+    runs/ID/  run.toml  chat_template.jinja  data/  status.json  metrics.jsonl  samples.jsonl  events.jsonl  engine.log
               control/  checkpoints/step-000200/  best.json  supervisor.lock  tree.lock
 
 Owns names and modes (folders 0700, files 0600). Invariant: run.toml is written last, so a folder that has it is whole.
@@ -84,6 +84,16 @@ class RunFolder:
         return self.path / "data"
 
     @property
+    def chat_template_path(self) -> Path:
+        """chat_template.jinja: how conversations are rendered, as it was at launch."""
+        return self.path / "chat_template.jinja"
+
+    def in_workspace(self, path: str) -> Path:
+        """A path of run.toml: absolute, or relative to the workspace that holds the run."""
+        given = Path(path)
+        return given if given.is_absolute() else self.path.parent.parent / given
+
+    @property
     def lock_path(self) -> Path:
         """Held by the supervisor alone."""
         return self.path / "supervisor.lock"
@@ -97,6 +107,11 @@ class RunFolder:
     def reserve_path(self) -> Path:
         """Space that is given up when the disk is full, so that the run can still say so."""
         return self.path / ".reserve"
+
+    @property
+    def meeting_path(self) -> Path:
+        """Where the processes that train together find each other; of one attempt only."""
+        return self.path / ".ranks"
 
     @property
     def best_path(self) -> Path:
@@ -145,6 +160,10 @@ class RunFolder:
     def checkpoint_path(self, step: int) -> Path:
         """Where the checkpoint of `step` lies, whether it exists or not."""
         return self.checkpoints / f"step-{step:06d}"
+
+    def needed_path(self, step: int) -> Path:
+        """A mark beside the checkpoints: another run was made over the weights of `step`, so that they are kept."""
+        return self.checkpoints / f"needed-{step:06d}"
 
     def write_best(self, best: Mapping[str, Any]) -> None:
         """Record {"step", "metric", "value"} of the best checkpoint."""

@@ -17,8 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import EngineError
-from engine.run.locks import HeldLock, take_lock
+from engine.errors import DeviceTaken, EngineError
+from engine.run.locks import HeldLock, is_held, take_lock
 
 _ASK_S = 20.0
 _FIELDS = "index,uuid,name,memory.total,memory.used,driver_version"
@@ -140,11 +140,11 @@ def chosen_uuids(gpus: Sequence[Gpu], visible: str) -> list[str]:
 
 
 def lease(uuids: Iterable[str]) -> HeldLocks:
-    """Lease all of these devices or none. Raises EngineError where one is leased already, naming its holder."""
+    """Lease all of these devices or none. Raises DeviceTaken where one is leased already, naming its holder."""
     folder = lease_folder()
     held = HeldLocks((), [])
     for uuid in sorted(set(uuids)):
-        path = folder / f"{re.sub(r'[^A-Za-z0-9-]', '_', uuid)}.lock"
+        path = _lease_path(folder, uuid)
         try:
             descriptor = _open_shared(path)
         except OSError as error:
@@ -154,7 +154,7 @@ def lease(uuids: Iterable[str]) -> HeldLocks:
             holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip() or "an unknown process"
             os.close(descriptor)
             held.release()
-            raise EngineError(
+            raise DeviceTaken(
                 f"GPU {uuid} is leased by {holder}. Wait for it, name another with --gpus, or use --device cpu"
             )
         # The name of the holder helps people; the lock alone decides, so a failed write changes nothing.
@@ -167,38 +167,68 @@ def lease(uuids: Iterable[str]) -> HeldLocks:
     return held
 
 
-def lease_first_free(uuids: Sequence[str]) -> HeldLocks:
-    """Lease the first device that is free. Raises EngineError, naming each holder, where none is."""
+def leased_by(uuid: str) -> str:
+    """What the holder of a device's lease wrote of itself ("process 811 of user 1000"); empty where it has none."""
+    path = _lease_path(lease_folder(), uuid)
+    if not is_held(path):
+        return ""
+    try:
+        with open(path, "rb") as file:
+            return file.read(200).decode("utf-8", "replace").strip() or "an unknown process"
+    except OSError:
+        return "an unknown process"
+
+
+def lease_first_free(uuids: Sequence[str], count: int = 1) -> HeldLocks:
+    """Lease the first `count` devices that are free. Raises DeviceTaken, naming each holder, where too few are."""
+    held = HeldLocks((), [])
     reasons = []
     for uuid in uuids:
         try:
-            return lease([uuid])
-        except EngineError as error:
+            one = lease([uuid])
+        except DeviceTaken as error:
             reasons.append(str(error).partition(". ")[0])
-    raise EngineError(f"no GPU is free: {'; '.join(reasons)}. Wait for one, or use --device cpu")
+            continue
+        held = HeldLocks((*held.uuids, *one.uuids), [*held.locks, *one.locks])
+        if len(held.uuids) == count:
+            return held
+    held.release()
+    free = f"only {len(held.uuids)} of {count} GPUs is free" if held.uuids else "no GPU is free"
+    raise DeviceTaken(f"{free}: {'; '.join(reasons)}. Wait for one, or use --device cpu")
 
 
-def lease_for_run(device: str, environment: Mapping[str, str]) -> tuple[HeldLocks | None, dict[str, str]]:
+def lease_for_run(
+    device: str, environment: Mapping[str, str], processes: int = 1
+) -> tuple[HeldLocks | None, dict[str, str]]:
     """Lease what a run with train.device `device` will use: (leases, what its worker's environment needs to see it).
 
-    The devices are those of CUDA_VISIBLE_DEVICES, numbered as nvidia-smi does, else the first free one. On the CPU, and
-    where there is nothing to lease, (None, {}). Raises EngineError where a device is taken or is not there.
+    Each process has a device of its own: those of CUDA_VISIBLE_DEVICES, numbered as nvidia-smi does; where that names
+    more than are needed, or is not set, the first free ones. On the CPU, and where there is nothing to lease,
+    (None, {}). Raises EngineError where a device is taken or is not there, or there are too few.
     """
-    if device == "cpu":
+    if not needs_lease(device):
         return None, {}
     gpus = installed_gpus()
-    if not gpus or (device == "auto" and torch_usable() is not None):
-        return None, {}
     visible = environment.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        leases = lease_first_free([gpu.uuid for gpu in gpus])
-    else:
-        leases = lease(chosen_uuids(gpus, visible))
+    candidates = list(dict.fromkeys([gpu.uuid for gpu in gpus] if visible is None else chosen_uuids(gpus, visible)))
+    if len(candidates) < processes:
+        named = f"CUDA_VISIBLE_DEVICES={visible} names" if visible is not None else "nvidia-smi finds"
+        raise EngineError(
+            f"the run trains with {processes} processes, each on a GPU of its own, but {named} {len(candidates)}. Name "
+            "others with --gpus, lower train.processes, or use --device cpu"
+        )
+    named_exactly = visible is not None and len(candidates) == processes
+    leases = lease(candidates) if named_exactly else lease_first_free(candidates, processes)
     shown = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(leases.uuids)}
     if "CUBLAS_WORKSPACE_CONFIG" not in environment:
         # cuBLAS is deterministic only with a fixed workspace, which it reads before torch can set it.
         shown["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     return leases, shown
+
+
+def needs_lease(device: str) -> bool:
+    """Whether a run with train.device `device` leases GPUs on this machine."""
+    return device != "cpu" and bool(installed_gpus()) and (device != "auto" or torch_usable() is None)
 
 
 def lease_folder() -> Path:
@@ -219,6 +249,10 @@ def lease_folder() -> Path:
         except OSError:
             continue
     raise EngineError(f"GPUs cannot be leased: none of {', '.join(map(str, places))} can be written. Use --device cpu")
+
+
+def _lease_path(folder: Path, uuid: str) -> Path:
+    return folder / f"{re.sub(r'[^A-Za-z0-9-]', '_', uuid)}.lock"
 
 
 def _open_shared(path: Path) -> int:

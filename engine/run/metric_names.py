@@ -3,18 +3,25 @@
 Owns the meaning of names; curves, tables and docs read it here. Names are TRL's where TRL has the quantity. Where TRL's
 is a mean over micro-batches or padding, ours is the exact mean over the denominator given here. Invariants: one name
 means one quantity in every method; KL is always said with its estimator, tokens and direction. A held-out metric is
-`eval_` and the name, defined alike over held-out data; `_standard_error` behind a name is its standard error.
+`eval_` and the name, defined alike over all held-out data; `_standard_error` behind a name is its standard error, and
+`/SOURCE` behind both the figure of one dataset of several.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from engine.run.config import METHODS
+from engine.run.config import METHODS, ON_ROLLOUTS
 
 HELD_OUT = "eval_"
 STANDARD_ERROR = "_standard_error"
-_POLICY = ("sft", "dpo", "ppo")
+_PAIRS = ("dpo", "simpo", "cpo", "orpo")
+_PREFERENCE = (*_PAIRS, "kto")
+_POLICY = ("sft", *_PREFERENCE, *ON_ROLLOUTS)
+_GROUPED = ("grpo", "rloo")
+_ANSWERS = "pairs; kto: such answers"
 
 
 @dataclass(frozen=True)
@@ -37,49 +44,95 @@ TABLE: tuple[MetricInfo, ...] = (
     MetricInfo("loss", "nats", "the objective that is minimised, all its terms", "the step's examples or tokens"),
     MetricInfo("grad_norm", "1", "L2 norm of the trained weights' gradient, before clipping", "optimizer updates"),
     MetricInfo("learning_rate", "1", "learning rate of the optimizer update", "optimizer updates"),
-    MetricInfo("num_tokens", "tokens", "tokens trained on since the run began, prompts included", ""),
+    MetricInfo("num_tokens", "tokens", "tokens trained on since the run began; a pair's prompt once", ""),
     MetricInfo("tokens_per_second", "tokens/s", "tokens of the step by its duration, rollouts included", ""),
     MetricInfo("step_time_s", "seconds", "duration of the step without evaluation, probe and checkpoint", ""),
     MetricInfo("peak_memory_bytes", "bytes", "most memory held so far: on the CUDA device, else resident", ""),
     MetricInfo("entropy", "nats", "entropy of the next-token distribution", "trained tokens", _POLICY),
     MetricInfo(
-        "mean_token_accuracy", "share", "tokens that are the most likely one; dpo: of the chosen answers",
-        "trained tokens", ("sft", "dpo"),
+        "mean_token_accuracy", "share", "tokens that are the most likely one; on pairs: of the chosen answers",
+        "trained tokens", ("sft", *_PAIRS),
     ),
     MetricInfo(
         "accuracy", "share", "pairs whose chosen answer has the higher reward; ties count half", "pairs", ("reward",)
     ),
     MetricInfo("margin", "1", "reward of the chosen answer minus that of the rejected one", "pairs", ("reward",)),
+    MetricInfo(
+        "calibration_error", "share",
+        "expected calibration error: |accuracy - confidence| over ten bins of confidence, sigmoid of the reward gap",
+        "pairs", ("reward",),
+    ),
     MetricInfo("mean_reward", "1", "reward, chosen and rejected alike", "answers", ("reward",)),
     MetricInfo("min_reward", "1", "least reward of any answer", "", ("reward",)),
     MetricInfo("max_reward", "1", "greatest reward of any answer", "", ("reward",)),
     MetricInfo(
-        "rewards/chosen", "nats", "implicit reward of the chosen answer: beta times its log-ratio to the reference",
-        "pairs", ("dpo",),
+        "rewards/chosen", "nats",
+        "implicit reward of the chosen (kto: a desirable) answer: beta times its log-ratio to the reference; "
+        "cpo: its log-prob, simpo and orpo: its token-mean log-prob in the log-ratio's place",
+        _ANSWERS, _PREFERENCE,
     ),
     MetricInfo(
-        "rewards/rejected", "nats", "implicit reward of the rejected answer: beta times its log-ratio to the reference",
-        "pairs", ("dpo",),
+        "rewards/rejected", "nats", "implicit reward of the rejected (kto: an undesirable) answer, as rewards/chosen",
+        _ANSWERS, _PREFERENCE,
     ),
-    MetricInfo("rewards/margins", "nats", "rewards/chosen minus rewards/rejected, pair by pair", "pairs", ("dpo",)),
+    MetricInfo(
+        "rewards/margins", "nats", "rewards/chosen minus rewards/rejected, pair by pair; kto: of their means",
+        "pairs; kto: steps", _PREFERENCE,
+    ),
     MetricInfo(
         "rewards/accuracies", "share", "pairs whose chosen answer has the higher implicit reward; ties count half",
-        "pairs", ("dpo",),
+        "pairs", _PAIRS,
     ),
-    MetricInfo("logps/chosen", "nats", "log-prob of the chosen answer, summed over its tokens", "pairs", ("dpo",)),
-    MetricInfo("logps/rejected", "nats", "log-prob of the rejected answer, summed over its tokens", "pairs", ("dpo",)),
+    MetricInfo(
+        "logps/chosen", "nats", "log-prob of the chosen (kto: a desirable) answer, summed over its tokens",
+        _ANSWERS, _PREFERENCE,
+    ),
+    MetricInfo(
+        "logps/rejected", "nats", "log-prob of the rejected (kto: an undesirable) answer, summed over its tokens",
+        _ANSWERS, _PREFERENCE,
+    ),
     MetricInfo(
         "logratio/chosen", "nats",
-        "log p_policy - log p_reference of the chosen answer, summed over its tokens; dataset text, so no KL",
-        "pairs", ("dpo",),
+        "log p_policy - log p_reference of the chosen (kto: a desirable) answer, summed over its tokens; dataset text, "
+        "so no KL",
+        _ANSWERS, ("dpo", "kto"),
     ),
     MetricInfo(
         "logratio/rejected", "nats",
-        "log p_policy - log p_reference of the rejected answer, summed over its tokens; dataset text, so no KL",
-        "pairs", ("dpo",),
+        "log p_policy - log p_reference of the rejected (kto: an undesirable) answer, summed over its tokens; dataset "
+        "text, so no KL",
+        _ANSWERS, ("dpo", "kto"),
     ),
-    MetricInfo("dpo_loss", "nats", "the DPO term alone, where an SFT term is added to it", "pair weights", ("dpo",)),
-    MetricInfo("nll_loss", "nats", "negative log-prob of the chosen answers' tokens", "chosen tokens", ("dpo",)),
+    MetricInfo(
+        "displacement/chosen", "nats",
+        "by how much the log-prob of a token of the chosen (kto: desirable) answers has moved since the start: "
+        "log p_policy - log p_reference; below 0 the policy has become less likely to say what was preferred",
+        "tokens of these answers", ("dpo", "kto"),
+    ),
+    MetricInfo(
+        "displacement/rejected", "nats",
+        "by how much the log-prob of a token of the rejected (kto: undesirable) answers has moved since the start",
+        "tokens of these answers", ("dpo", "kto"),
+    ),
+    MetricInfo(
+        "preference_loss", "nats", "the preference term alone, where an NLL is added to it", "pair weights", _PAIRS
+    ),
+    MetricInfo(
+        "nll_loss", "nats",
+        "negative log-prob; on pairs: of the chosen answers' tokens; sft: where the objective is another one",
+        "trained tokens", ("sft", *_PAIRS),
+    ),
+    MetricInfo(
+        "log_odds_chosen", "nats",
+        "log odds of the chosen answer minus those of the rejected one, odds p/(1-p) of token-mean log-probs",
+        "pairs", ("orpo",),
+    ),
+    MetricInfo(
+        "kl", "nats",
+        "z0, the baseline of kto: log p_policy - log p_reference of an answer to another prompt, summed over its "
+        "tokens; 0 where that mean is below it; dataset text, so no estimate of the policy's KL",
+        "the step's examples", ("kto",),
+    ),
     MetricInfo(
         "kl/policy_reference_nats_per_sequence", "nats",
         "KL(policy || reference): k1 over completions sampled from the current policy at probe.temperature for the "
@@ -97,42 +150,49 @@ TABLE: tuple[MetricInfo, ...] = (
         "standard error of kl/policy_reference_nats_per_sequence over the probe prompts", "", _POLICY,
     ),
     MetricInfo("probe/completion_length", "tokens", "length of the probe's completions", "probe completions", _POLICY),
-    MetricInfo("probe/seconds", "seconds", "what the probe cost", "", _POLICY),
+    MetricInfo("probe/seconds", "seconds", "what the probe cost, its greedy answers included", "", _POLICY),
     MetricInfo(
         "objective/kl", "nats",
         "KL(policy || reference) of the policy that made the rollouts: k1, summed over each rollout's tokens",
-        "rollouts", ("ppo",),
+        "rollouts", ON_ROLLOUTS,
     ),
     MetricInfo("objective/entropy", "nats", "entropy at each token, summed over the rollout", "rollouts", ("ppo",)),
     MetricInfo(
-        "objective/scores", "1", "score of the reward model, after the penalty for a missing end and clipping",
+        "objective/scores", "1", "score of the reward model, scaled, after the rule for a missing end and clipping",
         "rollouts", ("ppo",),
     ),
+    MetricInfo("objective/raw_scores", "1", "score of the reward model as it gives it", "rollouts", ("ppo",)),
     MetricInfo("objective/scores_std", "1", "standard deviation of objective/scores over the step", "", ("ppo",)),
     MetricInfo(
-        "objective/non_score_reward", "1", "minus kl_coef times the KL by ppo.kl_estimator, summed over the rollout",
-        "rollouts", ("ppo",),
+        "objective/non_score_reward", "1",
+        "minus kl_coef times the KL, summed over the rollout: by the reward's estimator, or k1 for a KL in the loss",
+        "rollouts", ON_ROLLOUTS,
     ),
     MetricInfo(
         "objective/rlhf_reward", "1", "objective/scores plus objective/non_score_reward: what PPO maximises",
         "rollouts", ("ppo",),
     ),
-    MetricInfo("objective/kl_coef", "1", "weight of the KL in the reward", "", ("ppo",)),
+    MetricInfo("objective/kl_coef", "1", "weight of the KL to the reference in this step", "", ("ppo",)),
     MetricInfo("objective/response_length", "tokens", "length of the rollouts", "rollouts", ("ppo",)),
     MetricInfo("loss/policy_avg", "1", "clipped policy loss", "rollout tokens of all updates", ("ppo",)),
-    MetricInfo("loss/value_avg", "1", "clipped value loss", "rollout tokens of all updates", ("ppo",)),
+    MetricInfo("loss/value_avg", "1", "clipped value loss", "states of all updates", ("ppo",)),
+    MetricInfo(
+        "loss/kl_avg", "1", "KL to the reference by the estimator of the loss, before its weight",
+        "rollout tokens of all updates", ("ppo", "grpo"),
+    ),
+    MetricInfo("policy/updates", "updates", "optimizer steps of the policy; target_kl may end them", "", ("ppo",)),
     MetricInfo(
         "policy/approxkl_avg", "nats",
         "KL(policy of the rollouts || policy now): k2, half the squared log-ratio, over rollout tokens",
-        "rollout tokens of all updates", ("ppo",),
+        "rollout tokens of all updates", ON_ROLLOUTS,
     ),
     MetricInfo(
         "policy/clipfrac_avg", "share", "tokens whose ratio lies outside 1 +- ppo.clip",
         "rollout tokens of all updates", ("ppo",),
     ),
     MetricInfo(
-        "val/clipfrac_avg", "share", "tokens whose value moved further than ppo.clip_value",
-        "rollout tokens of all updates", ("ppo",),
+        "val/clipfrac_avg", "share", "states whose value moved further than ppo.clip_value", "states of all updates",
+        ("ppo",),
     ),
     MetricInfo(
         "val/ratio", "1", "probability under the policy now by that under the policy that made the rollouts",
@@ -140,12 +200,39 @@ TABLE: tuple[MetricInfo, ...] = (
     ),
     MetricInfo(
         "val/first_ratio_deviation", "1",
-        "largest distance of a ratio from 1 in the first update, where it must be 0", "", ("ppo",),
+        "largest distance of a ratio from 1 in the first update, where it must be 0", "", ON_ROLLOUTS,
     ),
     MetricInfo("val/num_eos_tokens", "rollouts", "rollouts that ended by themselves", "", ("ppo",)),
     MetricInfo(
-        "val/explained_variance", "1", "share of the returns' variance that the value head foresaw; may be negative",
+        "val/explained_variance", "1", "share of the returns' variance that the value foresaw; may be negative",
         "", ("ppo",),
+    ),
+    MetricInfo(
+        "reward", "1", "score of the reward model, after the penalty for a missing end and clipping", "completions",
+        _GROUPED,
+    ),
+    MetricInfo("reward_std", "1", "standard deviation of reward over the step", "", _GROUPED),
+    MetricInfo(
+        "frac_reward_zero_std", "share",
+        "prompts whose completions have equal rewards, a KL in the reward included, and so teach nothing",
+        "prompts of the step", _GROUPED,
+    ),
+    MetricInfo("completions/mean_length", "tokens", "length of the completions", "completions", _GROUPED),
+    MetricInfo("completions/min_length", "tokens", "length of the shortest completion", "", _GROUPED),
+    MetricInfo("completions/max_length", "tokens", "length of the longest completion", "", _GROUPED),
+    MetricInfo(
+        "completions/clipped_ratio", "share", "completions that max_new_tokens cut off", "completions", _GROUPED
+    ),
+    MetricInfo(
+        "clip_ratio/low_mean", "share", "ratios below 1 - clip with an advantage below 0, which teach nothing any more",
+        "tokens that count, of all updates; with a ratio of whole completions: these", _GROUPED,
+    ),
+    MetricInfo(
+        "clip_ratio/high_mean", "share", "ratios above 1 + clip_high with an advantage above 0",
+        "as clip_ratio/low_mean", _GROUPED,
+    ),
+    MetricInfo(
+        "clip_ratio/region_mean", "share", "ratios that are clipped at either end", "as clip_ratio/low_mean", _GROUPED
     ),
 )  # fmt: skip
 
@@ -153,8 +240,39 @@ METRICS: dict[str, MetricInfo] = {info.name: info for info in TABLE}
 """By name, without held-out names and standard errors: `metric_info` derives those."""
 
 
+PER_SOURCE = (
+    "loss", "preference_loss", "nll_loss", "mean_token_accuracy", "accuracy", "rewards/accuracies", "objective/scores",
+    "reward",
+)  # fmt: skip
+"""Of these there is a held-out figure for each source, where a run has several: its name, a slash and the source."""
+_LONGEST_LABEL = 64
+
+
+def source_labels(names: Sequence[str]) -> tuple[str, ...]:
+    """What each source is called in the names of metrics: letters, digits and ._- of its name, each label once."""
+    labels: list[str] = []
+    for name in names:
+        stem = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:_LONGEST_LABEL] or "_"
+        label, number = stem, 1
+        while label in labels:
+            number += 1
+            label = f"{stem}-{number}"
+        labels.append(label)
+    return tuple(labels)
+
+
+def source_family(name: str) -> str:
+    """The held-out metric of which `name` is the figure of one source ("eval_loss" for "eval_loss/B"); else empty."""
+    family, _, source = name.rpartition("/")
+    plain = family.removeprefix(HELD_OUT).removesuffix(STANDARD_ERROR)
+    return family if source and family.startswith(HELD_OUT) and plain in PER_SOURCE else ""
+
+
 def metric_info(name: str) -> MetricInfo | None:
     """What `name` means, `eval_` and `_standard_error` names included; None for a name the engine does not write."""
+    if family := source_family(name):
+        of_all, source = metric_info(family), name.rpartition("/")[2]
+        return of_all and replace(of_all, name=name, definition=f"of {source} alone, {of_all.definition}")
     if name in METRICS:
         return METRICS[name]
     if name.endswith(STANDARD_ERROR) and (of := metric_info(name.removesuffix(STANDARD_ERROR))) is not None:

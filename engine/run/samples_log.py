@@ -4,8 +4,12 @@ Owns the form of the lines. Invariant: a completion stands with its step, its at
 be laid beside the metrics of that step. Completions are strangers' text: whoever shows them passes them through
 `engine.run.safe_text.safe`.
 
-    {"schema", "step", "attempt", "time", "source": "probe" | "rollout", "prompt_id", "prompt", "completion",
-     "reward"?, "scores"?, "logratio": [log p_policy - log p_reference of each token, nats], "length", "stopped"}
+    {"schema", "step", "attempt", "time", "source": "probe" | "greedy" | "rollout", "prompt_id", "prompt",
+     "completion", "reward"?, "scores"?, "logratio"?: [log p_policy - log p_reference of each token, nats], "length",
+     "stopped"}
+
+A probe's sampled answers are "probe", its most likely ones "greedy": those carry no log-ratio, since a mean over them
+would look like a KL and be none.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from engine.run.durable_files import append_line, disk_faults_named, encode_line
 from engine.run.folder import RunFolder
 from engine.run.metrics_log import attempts_of
 
-SOURCES = ("probe", "rollout")
+SOURCES = ("probe", "greedy", "rollout")
 
 
 def append_samples(folder: RunFolder, step: int, attempt: int, source: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -20,9 +20,10 @@ from engine.run.folder import RunFolder
 from engine.run.locks import holders, is_held
 
 SCHEMA = 1
-PHASES = ("preparing", "running", "evaluating", "checkpointing", "stopping", "done", "stopped", "failed")
+PHASES = ("queued", "preparing", "running", "evaluating", "checkpointing", "stopping", "done", "stopped", "failed")
 FINAL_PHASES = ("done", "stopped", "failed")
 STATES = (
+    "queued",
     "preparing",
     "running",
     "stopping",
@@ -77,6 +78,18 @@ class Status:
     """Speed of late."""
     seconds_left: float | None = None
     """Guess at the time that is left."""
+    queued: float = 0.0
+    """Unix seconds at which it joined the queue; 0 where it is in none."""
+    waits_for: str = ""
+    """Of a queued run: what must happen before it begins."""
+    stalled: str = ""
+    """Of a run that stands still: for how long, and what to do."""
+    rows_prepared: int = 0
+    """Of a run that is preparing: rows that are tokenised."""
+    rows_to_prepare: int = 0
+    """Of a run that is preparing: rows in all; 0 where nothing is being tokenised."""
+    note: str = ""
+    """What a person should know of how it runs, in a sentence; empty where all is as usual."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +106,7 @@ class RunState:
     @property
     def alive(self) -> bool:
         """Processes of the run exist on this host."""
-        return self.state in ("preparing", "running", "stopping", "orphaned")
+        return self.state in ("queued", "preparing", "running", "stopping", "orphaned")
 
     @property
     def resumable(self) -> bool:
@@ -118,6 +131,11 @@ def new_status(folder: RunFolder, previous: Status | None, *, phase: str) -> Sta
         error=None,
         steps_per_s=None,
         seconds_left=None,
+        queued=0.0,
+        waits_for="",
+        stalled="",
+        rows_prepared=0,
+        rows_to_prepare=0,
     )
 
 
@@ -192,20 +210,31 @@ def _look(folder: RunFolder) -> RunState:
         return RunState("unknown-here", elsewhere, status)
     killed = "killed" if status.boot_id in ("", this_boot()) else "the machine was restarted"
     at = f"at step {status.step}" if status.step else "before its first step was done"
+    if status.phase == "queued":
+        at = "while it was queued"
     return RunState("interrupted", f"{killed} {at}; {_resume_from(folder)}", status)
 
 
 def _alive(folder: RunFolder, status: Status | None) -> RunState:
     if status is None:
         return RunState("preparing", "its supervisor has just started")
+    if status.phase == "queued":
+        if control.pending(folder, "stop") is not None:
+            return RunState("stopping", "it leaves the queue", status)
+        return RunState("queued", f"it waits for {status.waits_for or 'its turn'}", status)
     if status.phase in FINAL_PHASES:
         # Final only once the supervisor is gone: until then it may start the worker again, and `resume` is refused.
         return RunState("stopping", f"its worker has ended ({status.phase}), its supervisor is about to", status)
     quiet_s = time.time() - status.heartbeat
-    reason = f"no heartbeat for {quiet_s:.0f} s; see engine.log" if quiet_s > QUIET_AFTER_S else ""
+    reason = f"no heartbeat for {quiet_s:.0f} s; see engine.log" if quiet_s > QUIET_AFTER_S else status.stalled
     if status.phase == "stopping" or control.pending(folder, "stop") is not None:
         return RunState("stopping", reason or "it stops once its checkpoint is written", status)
-    return RunState("preparing" if status.phase == "preparing" else "running", reason, status)
+    if status.phase == "preparing":
+        if status.rows_to_prepare:
+            reason = reason or f"{status.rows_prepared:,} of {status.rows_to_prepare:,} rows are tokenised"
+        reason = reason or "its program and the model are being loaded"
+        return RunState("preparing", reason, status)
+    return RunState("running", reason, status)
 
 
 def _orphaned(folder: RunFolder, status: Status | None) -> RunState:
@@ -239,7 +268,8 @@ def _seconds_up() -> float | None:
 
 def _final_reason(folder: RunFolder, status: Status) -> str:
     if status.phase == "done":
-        return ""
+        early = 0 < status.step < status.total_steps
+        return f"early, at step {status.step} of {status.total_steps}: no longer better on held-out data" * early
     where = f"at step {status.step}; {_resume_from(folder)}"
     if status.phase == "stopped":
         return where
@@ -282,5 +312,11 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "last": (dict,),
     "steps_per_s": (int, float),
     "seconds_left": (int, float),
+    "queued": (int, float),
+    "waits_for": (str,),
+    "stalled": (str,),
+    "rows_prepared": (int,),
+    "rows_to_prepare": (int,),
+    "note": (str,),
 }
 assert set(_KINDS) == {f.name for f in fields(Status)}

@@ -1,39 +1,38 @@
 """The supervisor: one process per run that outlives every terminal and says truthfully how the run ended.
 
-`python -m engine.run.supervisor RUN_DIR` supervises in the foreground; `start_detached` does the same in a session of
-its own. Owns supervisor.lock, the leases of the run's GPUs, the worker's life, and the last word in status.json where
-the worker could not say it. Invariants: one supervisor per run; when its lock is free, no process of the run is left
-but orphans, which tree.lock shows; a final phase is written before the lock is let go. The worker is imported nowhere
-here. Exit codes: 0 done, 3 stopped, 1 failed.
+`python -m engine.run.supervisor RUN_DIR` supervises in the foreground; `engine.run.detached_start` does the same in a
+session of its own. Owns supervisor.lock, the leases of the run's GPUs, the worker's life, and the last word in
+status.json where the worker could not say it. Invariants: one supervisor per run; when its lock is free, no process of
+the run is left but orphans, which tree.lock shows; a final phase is written before the lock is let go; no GPU is held
+while data is prepared. The worker is imported nowhere here. Exit codes: 0 done, 3 stopped, 1 failed.
 """
 
 from __future__ import annotations
 
 import os
-import select
-import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine.errors import EngineError, RunFolderError
+from engine.errors import DeviceTaken, EngineError, RunFolderError
 from engine.run import control
 from engine.run.config import RunConfig
 from engine.run.config_toml import read_config
-from engine.run.durable_files import disk_faults_named
-from engine.run.events import append_event
+from engine.run.detached_start import READY, REFUSED, import_root
+from engine.run.events import append_event, read_events
 from engine.run.folder import RunFolder
-from engine.run.gpus import HeldLocks, lease_for_run
+from engine.run.gpus import HeldLocks, lease_for_run, needs_lease
 from engine.run.locks import HeldLock, hold
+from engine.run.run_queue import join, take_turn
 from engine.run.safe_text import safe
 from engine.run.signals import SignalInbox
-from engine.run.status import QUIET_AFTER_S, describe, new_status, read_status, write_status
+from engine.run.status import FINAL_PHASES, QUIET_AFTER_S, describe, new_status, read_status, write_status
 from engine.run.verdict import Verdict, judge
-from engine.run.worker_process import WorkerProcess, claim_tree, kills_for_memory, last_line, open_log
+from engine.run.worker_process import PREPARE, WorkerEnd, WorkerProcess, claim_tree, kills_for_memory, last_line
 
 EXIT_CODES = {"done": 0, "stopped": 3, "failed": 1}
 
@@ -49,20 +48,24 @@ class Patience:
     restart_s: float = 1.0
     """Between a worker's death and the next attempt."""
     look_s: float = 1.0
-    """Between looks at the control folder; a worker's end is noticed at once."""
+    """Between looks at the control folder and at the queue; a worker's end is noticed at once."""
 
 
 def run_supervised(
     run_dir: str | os.PathLike[str],
     *,
     worker: Sequence[str] | None = None,
+    preparation: Sequence[str] | None = None,
     patience: Patience | None = None,
     ready: Callable[[], None] = lambda: None,
+    queued: bool = False,
 ) -> int:
     """Supervise the run to its end in this process and return the exit code. Call it from the main thread.
 
-    `worker` is the argv of the worker, by default `python -m engine.train RUN_DIR`; `ready` is called once the run is
-    this process's own. Raises EngineError where it cannot be started; then status.json is as it was.
+    `worker` is the argv of the worker, by default `python -m engine.train RUN_DIR`, and `preparation` that of a process
+    that makes its data ready before a GPU is leased, by default the same with `--prepare`; for a worker that is given
+    there is none by default. `ready` is called once the run is this process's own. With `queued` it waits for its turn
+    first (`engine.run.run_queue`). Raises EngineError where it cannot be started; then status.json is as it was.
     """
     folder = RunFolder(Path(run_dir).absolute())
     if not folder.path.is_dir():
@@ -75,9 +78,12 @@ def run_supervised(
     if lock is None:
         raise RunFolderError(f"run {folder.id} is supervised already: it is running or stopping. Stop it first")
     try:
-        argv = list(worker) if worker is not None else [sys.executable, "-m", "engine.train", str(folder.path)]
+        if worker is None:
+            worker = [sys.executable, "-m", "engine.train", str(folder.path)]
+            preparation = preparation or [*worker, PREPARE]
         with SignalInbox() as inbox:
-            return _Supervision(folder, config, argv, patience or Patience(), inbox).run(ready)
+            supervision = _Supervision(folder, config, list(worker), patience or Patience(), inbox)
+            return supervision.run(ready, list(preparation or ()), queued=queued)
     finally:
         lock.release()
 
@@ -98,20 +104,38 @@ class _Supervision:
         # Threads that spin while they wait for each other take the core from the one that works: on a machine shared
         # with anything else that made a step up to ten times slower.
         self._environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        self._shown: dict[str, str] = {}
+        """What the worker's environment needs beside that to see its GPUs."""
         self._attempt_number = 0
+        self._ours = False
+        """Whether this run's status is ours to write."""
         self._last_failure: tuple[object, ...] = ()
 
-    def run(self, ready: Callable[[], None]) -> int:
-        """The plan: make the run ours, then attempt after attempt until a verdict stands."""
+    def run(self, ready: Callable[[], None], preparation: list[str], *, queued: bool = False) -> int:
+        """The plan: make the run ours, make its data ready, then attempt after attempt until a verdict stands."""
         tree = claim_tree(self._folder, grace_s=self._patience.orphans_s, say=_say)
         try:
-            self._leases, shown = lease_for_run(self._config.train.device, self._environment)
-            self._environment.update(shown)
-            # Requests from before the run was ours are void; those made from `ready` on count.
-            for what in control.REQUESTS:
-                control.clear(self._folder, what)
-            self._begin_attempt()
+            joined = 0.0
+            if queued:
+                self._clear_requests()
+                joined = self._join_queue()
+            else:
+                self._take_devices()
+                self._clear_requests()
+                self._begin_attempt()
             ready()
+            if preparation and needs_lease(self._config.train.device):
+                self._let_go_of_devices()
+                if verdict := self._prepare(tree, preparation):
+                    return EXIT_CODES[verdict.phase]
+                tree = claim_tree(self._folder, grace_s=self._patience.orphans_s, say=_say)
+                if queued or not self._devices_are_free():
+                    queued = True
+                    self._join_queue(joined)
+            if queued and not self._wait_for_turn():
+                self._tell(Verdict("stopped", told=False))
+                control.clear(self._folder, "stop")
+                return EXIT_CODES["stopped"]
             restarts = 0
             while True:
                 verdict = self._attempt(tree)
@@ -121,46 +145,106 @@ class _Supervision:
                 tree = claim_tree(self._folder, grace_s=self._patience.orphans_s, say=_say)
                 self._begin_attempt()
         except Exception as error:
-            if self._attempt_number:
+            if self._ours:
                 self._tell(
                     Verdict("failed", f"its supervisor failed: {error}", "see the end of engine.log", told=False)
                 )
             raise
         finally:
             tree.release()
-            if self._leases is not None:
-                self._leases.release()
+            self._let_go_of_devices()
+
+    def _take_devices(self) -> None:
+        train = self._config.train
+        self._leases, self._shown = lease_for_run(train.device, self._environment, train.processes)
+
+    def _let_go_of_devices(self) -> None:
+        if self._leases is not None:
+            self._leases.release()
+            self._leases = None
+
+    def _devices_are_free(self) -> bool:
+        """Take the devices once the data is ready; False where another run has taken them since the start."""
+        try:
+            self._take_devices()
+        except DeviceTaken as taken:
+            _say(f"the run queues: {taken}")
+            return False
+        return True
+
+    def _clear_requests(self) -> None:
+        """Requests from before the run was ours are void; those made from `ready` on count."""
+        for what in control.REQUESTS:
+            control.clear(self._folder, what)
+
+    def _join_queue(self, since: float = 0.0) -> float:
+        """Wait in the queue from now on, or again in the place of `since`; since when."""
+        status = join(self._folder, since)
+        self._attempt_number, self._ours = status.attempt, True
+        return status.queued
+
+    def _wait_for_turn(self) -> bool:
+        """Park until the turn comes and the attempt has begun; False where the run was asked to stop first."""
+
+        def begin() -> None:
+            self._take_devices()
+            self._begin_attempt()
+
+        while not self._stop_wanted():
+            if take_turn(self._folder, self._config.train.device, begin):
+                return True
+            self._inbox.wait(self._patience.look_s)
+        return False
 
     def _begin_attempt(self) -> None:
         """Say in status.json that a new attempt begins."""
         status = new_status(self._folder, read_status(self._folder), phase="preparing")
         number = status.attempt + 1
         write_status(self._folder, replace(status, attempt=number))
-        self._attempt_number = number
+        self._attempt_number, self._ours = number, True
+
+    def _prepare(self, tree: HeldLock, argv: list[str]) -> Verdict | None:
+        """Make the run's data ready in a process that holds no GPU; the verdict where the run ends with that."""
+        hidden = {**self._environment, "CUDA_VISIBLE_DEVICES": ""}
+        worker = WorkerProcess(argv, self._folder, tree, environment=hidden, working_folder=import_root())
+        return self._see_to_its_end(worker, "data")
 
     def _attempt(self, tree: HeldLock) -> Verdict:
         """Run one worker to its end; the verdict is in status.json when this returns."""
-        kills_before = kills_for_memory()
         worker = WorkerProcess(
             self._argv,
             self._folder,
             tree,
+            processes=self._config.train.processes,
             leases=self._leases.descriptors if self._leases else (),
-            environment=self._environment,
+            environment={**self._environment, **self._shown},
             working_folder=import_root(),
         )
-        _say(f"attempt {self._attempt_number}: worker {worker.pid} started")
+        verdict = self._see_to_its_end(worker, "worker")
+        assert verdict is not None
+        return verdict
+
+    def _see_to_its_end(self, worker: WorkerProcess, what: str) -> Verdict | None:
+        """Wait for the end of a worker; the verdict is in status.json then. None where data is ready and no more."""
+        kills_before = kills_for_memory()
+        pids = ", ".join(map(str, worker.pids))
+        _say(f"attempt {self._attempt_number}: {what} {pids} started")
         lost_patience = self._wait_for(worker)
-        code = worker.reap()
-        _say(f"attempt {self._attempt_number}: worker {worker.pid} ended with {code}")
+        end = worker.reap()
+        _say(f"attempt {self._attempt_number}: {what} {pids} ended with {end.code}")
+        status = read_status(self._folder)
+        if what == "data" and end.code == 0 and status is not None and status.phase not in FINAL_PHASES:
+            return None
         verdict = judge(
-            code,
-            read_status(self._folder),
+            end.code,
+            status,
             attempt=self._attempt_number,
             stop_wanted=self._stop_wanted(),
             killed_after_stop_s=self._patience.stop_s if lost_patience else None,
             memory_ran_out=kills_for_memory() > kills_before,
             last_log_line=last_line(self._folder.log_path),
+            who=self._named(end) if what == "worker" else "the process that prepares its data",
+            said_elsewhere=self._said_by_others(),
         )
         if not verdict.told:
             self._tell(verdict)
@@ -168,6 +252,17 @@ class _Supervision:
             # Carried out, or overtaken by the end.
             control.clear(self._folder, "stop")
         return verdict
+
+    def _named(self, end: WorkerEnd) -> str:
+        many = self._config.train.processes
+        return "the worker" if many == 1 else f"process {end.rank} of {many} (numbered from 0)"
+
+    def _said_by_others(self) -> str:
+        """Why a process of this attempt failed that does not lead and so has no status to write it in."""
+        for event in reversed(read_events(self._folder)):
+            if event["kind"] == "failed" and event.get("rank") and event.get("attempt") == self._attempt_number:
+                return f"process {event['rank']} of {self._config.train.processes}: {event.get('what', '')}"
+        return ""
 
     def _wait_for(self, worker: WorkerProcess) -> bool:
         """Wait for the worker's end, passing on requests to stop. True where patience ran out and it was killed."""
@@ -233,96 +328,18 @@ class _Supervision:
                     self._folder.reserve_path.unlink(missing_ok=True)
 
 
-def start_detached(
-    run_dir: str | os.PathLike[str],
-    env: Mapping[str, str] | None = None,
-    *,
-    worker: Sequence[str] | None = None,
-    timeout_s: float = 120.0,
-) -> None:
-    """Start the supervisor in a session of its own; it outlives this process, its terminal and its login.
-
-    Returns once the run is the supervisor's own (its locks are held and status.json says "preparing"). `env` is added
-    to this process's environment; `worker` is the worker's argv where it is another. Raises RunFolderError with the
-    supervisor's reason where it refuses.
-    """
-    folder = RunFolder(Path(run_dir).absolute())
-    if not folder.path.is_dir():
-        raise RunFolderError(f"{folder.path} is no folder: there is no such run")
-    with disk_faults_named("starting the run", folder.log_path):
-        log = open_log(folder)
-    command = [sys.executable, "-m", "engine.run.supervisor", str(folder.path)]
-    own_worker = ["--", *worker] if worker is not None else []
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    try:
-        launcher = subprocess.Popen(
-            [*command, "--ready-fd", str(writing), *own_worker],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=(writing,),
-            start_new_session=True,
-            umask=0o077,
-            cwd=import_root(),
-            env={**os.environ, **(env or {})},
-        )
-        os.close(writing)
-        writing = -1
-        # The launcher forks the supervisor and ends at once, so nothing is left for this process to reap.
-        launcher.wait()
-        answer = _answer(reading, timeout_s)
-    finally:
-        for descriptor in (log, reading, writing):
-            if descriptor >= 0:
-                os.close(descriptor)
-    if answer == READY:
-        return
-    if answer is None:
-        raise RunFolderError(
-            f"the supervisor of {folder.id} has not answered for {timeout_s:.0f} s; see {folder.log_path}"
-        )
-    reason = answer.removeprefix(REFUSED) or last_line(folder.log_path) or "it ended without a word"
-    raise RunFolderError(f"run {folder.id} was not started: {reason}")
-
-
-READY = "ready"
-REFUSED = "refused: "
-
-
-def _answer(reading: int, timeout_s: float) -> str | None:
-    """What the supervisor wrote before it closed its end; None where it has not closed it in time."""
-    deadline = time.monotonic() + timeout_s
-    answer = b""
-    while True:
-        ready, _, _ = select.select([reading], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            return None
-        part = os.read(reading, 4096)
-        if not part:
-            return answer.decode("utf-8", "replace").strip()
-        answer += part
-
-
-def import_root() -> Path:
-    """A working folder from which `python -m engine…` finds this very package, and nothing that a stranger put there.
-
-    `-m` searches the working folder first. For a checkout that must be the checkout; an installed package is found
-    anyway, and then the folder is /, where only the system puts files.
-    """
-    root = Path(__file__).resolve().parents[2]
-    return Path("/") if root.name in ("site-packages", "dist-packages") else root
-
-
 def main(argv: list[str] | None = None) -> int:
-    """`python -m engine.run.supervisor RUN_DIR [--ready-fd N] [-- WORKER …]`; with the descriptor it detaches."""
+    """`python -m engine.run.supervisor RUN_DIR [--ready-fd N] [--queued] [-- WORKER …]`; the descriptor detaches it."""
     given = sys.argv[1:] if argv is None else argv
     split = given.index("--") if "--" in given else len(given)
     arguments, worker = given[:split], given[split + 1 :] or None
+    queued = arguments[-1:] == ["--queued"]
+    arguments = arguments[:-1] if queued else arguments
     ready_fd = -1
     if len(arguments) == 3 and arguments[1] == "--ready-fd" and arguments[2].isdigit():
         ready_fd = int(arguments[2])
     elif len(arguments) != 1:
-        print("usage: python -m engine.run.supervisor RUN_DIR", file=sys.stderr)
+        print("usage: python -m engine.run.supervisor RUN_DIR [--queued]", file=sys.stderr)
         return 2
     if ready_fd >= 0:
         os.set_inheritable(ready_fd, False)
@@ -339,7 +356,7 @@ def main(argv: list[str] | None = None) -> int:
             ready_fd = -1
 
     try:
-        return run_supervised(arguments[0], worker=worker, ready=lambda: reply(READY))
+        return run_supervised(arguments[0], worker=worker, ready=lambda: reply(READY), queued=queued)
     except EngineError as error:
         _say(str(error))
         reply(f"{REFUSED}{error}")

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 from engine.run.status import Status
 
-_LESS_MEMORY = "lower train.tokens_per_micro_batch (the result stays the same) or data.max_length, then resume the run"
+_LESS_MEMORY = (
+    "lower train.tokens_per_micro_batch as you resume the run (--set; the result stays the same), or clone it with a "
+    "lower data.max_length"
+)
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,14 @@ def judge(
     killed_after_stop_s: float | None = None,
     memory_ran_out: bool = False,
     last_log_line: str = "",
+    who: str = "the worker",
+    said_elsewhere: str = "",
 ) -> Verdict:
     """The verdict on a worker that ended with `code` (minus the signal that killed it).
 
     `status` is what status.json holds now; it counts only where it is of this `attempt`. `killed_after_stop_s` is the
-    supervisor's patience where it lost it.
+    supervisor's patience where it lost it. Of several processes that train together, `who` is the one that ended so,
+    and `said_elsewhere` the reason that one gave which does not write status.json.
     """
     said = status.phase if status is not None and status.attempt == attempt else ""
     if said in ("done", "stopped"):
@@ -55,22 +61,24 @@ def judge(
     if code == -signal.SIGTERM and stop_wanted:
         # It died of the request before it could listen: nothing had begun that a checkpoint would keep.
         return Verdict("stopped", told=False)
-    what, remedy = _unspoken(code, memory_ran_out, last_log_line)
+    if said_elsewhere:
+        return Verdict("failed", said_elsewhere, "see the end of engine.log, then resume the run", told=False)
+    what, remedy = _unspoken(code, memory_ran_out, last_log_line, who)
     return Verdict("failed", what, remedy, told=False)
 
 
-def _unspoken(code: int, memory_ran_out: bool, last_log_line: str) -> tuple[str, str]:
+def _unspoken(code: int, memory_ran_out: bool, last_log_line: str, who: str) -> tuple[str, str]:
     """(what, remedy) of a death the worker said nothing of."""
     if code == -signal.SIGKILL and memory_ran_out:
-        return "the worker was killed by the kernel because memory ran out (signal 9)", _LESS_MEMORY
+        return f"{who} was killed by the kernel because memory ran out (signal 9)", _LESS_MEMORY
     if code == -signal.SIGKILL:
-        return "the worker was killed by the kernel or by hand (signal 9)", f"if memory ran out, {_LESS_MEMORY}"
+        return f"{who} was killed by the kernel or by hand (signal 9)", f"if memory ran out, {_LESS_MEMORY}"
     log = f"; the last line of engine.log is: {last_log_line}" if last_log_line else ""
     if code < 0:
-        return f"the worker died of signal {-code} ({_signal_name(-code)}){log}", "see the end of engine.log"
+        return f"{who} died of signal {-code} ({_signal_name(-code)}){log}", "see the end of engine.log"
     if code == 0:
-        return f"the worker ended without having finished{log}", "see the end of engine.log, then resume the run"
-    return f"the worker ended with exit code {code} and gave no reason{log}", "see the end of engine.log"
+        return f"{who} ended without having finished{log}", "see the end of engine.log, then resume the run"
+    return f"{who} ended with exit code {code} and gave no reason{log}", "see the end of engine.log"
 
 
 def _signal_name(number: int) -> str:

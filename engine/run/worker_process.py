@@ -1,8 +1,10 @@
-"""The worker as a process: started, asked to stop, and ended with everything below it.
+"""The worker as processes: started, asked to stop, and ended with everything below them.
 
-Owns the worker's process group and its tree lock. Invariants: the worker and its descendants hold tree.lock and nobody
-else does, so the lock says whether any of them lives; the group is signalled only while its leader has not been reaped,
-so no stranger can have its number. Refuses to know what the worker does and what its end means.
+Owns the worker's process group and its tree lock. A worker is one process, or several that train together, each told
+its rank by the environment. Invariants: the worker's processes and their descendants hold tree.lock and nobody else
+does, so the lock says whether any of them lives; all are of one process group, which is signalled only while its leader
+has not been reaped, so no stranger can have its number; where one process ends badly, the others do not outlive it by
+more than a moment. Refuses to know what the worker does and what its end means.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import RunFolderError
@@ -22,7 +25,29 @@ from engine.run.locks import HeldLock, hold, holders, is_held
 
 LEFTOVER_GRACE_S = 5.0
 """What outlives the worker has this long between SIGTERM and SIGKILL."""
+PEER_GRACE_S = 10.0
+"""What outlives another process of the same worker that ended badly has this long to end by itself."""
+PEER_LOST = 4
+"""Exit code of a process that cannot go on because another one of its worker has ended: the other's is the reason."""
+PREPARE = "--prepare"
+"""Behind the arguments of a worker: it makes the run's data ready and ends, without a device."""
+RANK_VARIABLE = "WORKBENCH_RANK"
 _POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class WorkerEnd:
+    """How a worker ended."""
+
+    code: int
+    """Exit code, or minus the signal, of the process that tells most: not one that only missed another."""
+    rank: int
+    """Which process that is."""
+
+
+def rank_here() -> int:
+    """Which of the processes that train together this one is, as its starter said; 0 where there is one."""
+    return int(os.environ.get(RANK_VARIABLE, "0"))
 
 
 class WorkerProcess:
@@ -34,26 +59,41 @@ class WorkerProcess:
         folder: RunFolder,
         tree: HeldLock,
         *,
+        processes: int = 1,
         leases: Sequence[int] = (),
         environment: Mapping[str, str] | None = None,
         working_folder: Path,
     ) -> None:
         self._folder = folder
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._bad_end: WorkerEnd | None = None
+        self._others_end_by = 0.0
+        self._killed = False
+        folder.meeting_path.unlink(missing_ok=True)  # that of an earlier attempt would mislead this one
         with disk_faults_named("opening the log", folder.log_path):
             log = open_log(folder)
+        given = {**(os.environ if environment is None else environment)}
+        if processes > 1:
+            # They meet on this machine alone; gloo would otherwise listen on the network's device.
+            given.setdefault("GLOO_SOCKET_IFNAME", "lo")
         try:
-            self._process = subprocess.Popen(
-                list(argv),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(tree.descriptor, *leases),
-                process_group=0,
-                umask=0o077,
-                cwd=working_folder,
-                env=None if environment is None else dict(environment),
-            )
+            for rank in range(processes):
+                self._processes.append(
+                    subprocess.Popen(
+                        list(argv),
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        pass_fds=(tree.descriptor, *leases),
+                        process_group=self._processes[0].pid if rank else 0,
+                        umask=0o077,
+                        cwd=working_folder,
+                        env={**given, RANK_VARIABLE: str(rank)},
+                    )
+                )
         except OSError as error:
+            if self._processes:
+                self.kill()
             raise RunFolderError(f"the worker could not be started: {argv[0]}: {error.strerror}") from error
         finally:
             os.close(log)
@@ -62,16 +102,34 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """The worker's process number, which is that of its group."""
-        return self._process.pid
+        """The process number of the leading process, which is that of the group."""
+        return self._processes[0].pid
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process numbers by rank."""
+        return tuple(process.pid for process in self._processes)
 
     def ended(self) -> bool:
-        """Whether the worker itself is gone. It stays unreaped, so that its group cannot be another's."""
-        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+        """Whether every process of the worker is gone; the others are killed a moment after one ended badly.
+
+        They stay unreaped, so that the group cannot be another's.
+        """
+        codes = [_code_of(process.pid) for process in self._processes]
+        for rank, code in enumerate(codes):
+            if code and not self._killed and (self._bad_end is None or self._bad_end.code == PEER_LOST != code):
+                self._bad_end = WorkerEnd(code, rank)
+                self._others_end_by = self._others_end_by or time.monotonic() + PEER_GRACE_S
+        if None not in codes:
+            return True
+        if self._others_end_by and time.monotonic() > self._others_end_by:
+            self._killed = True
+            self.kill()
+        return False
 
     def ask_to_stop(self) -> None:
-        """SIGTERM to the worker alone: it finishes its step and writes a checkpoint."""
-        if not self.ended():
+        """SIGTERM to the leading process: it tells the others, and they end together after a checkpoint."""
+        if _code_of(self.pid) is None:
             os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
@@ -79,8 +137,8 @@ class WorkerProcess:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
-    def reap(self) -> int:
-        """The exit code (minus the signal) of a worker that has ended, once nothing of it is left.
+    def reap(self) -> WorkerEnd:
+        """How a worker ended whose processes are all gone, once nothing below them is left.
 
         What it left running is asked to end, then killed.
         """
@@ -88,7 +146,17 @@ class WorkerProcess:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGTERM)
             end_holders(self._folder, grace_s=LEFTOVER_GRACE_S)
-        return self._process.wait()
+        codes = [process.wait() for process in self._processes]
+        self._folder.meeting_path.unlink(missing_ok=True)
+        return self._bad_end or WorkerEnd(codes[0], 0)
+
+
+def _code_of(pid: int) -> int | None:
+    """The exit code of a child, or minus its signal; None while it lives. It is not reaped."""
+    found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    if found is None:
+        return None
+    return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
 
 
 def open_log(folder: RunFolder) -> int:

@@ -7,11 +7,21 @@ import random
 from pathlib import Path
 from typing import Any
 
+from engine.run.config import ON_ROLLOUTS
 from engine.run.config_layers import resolve
 from engine.run.config_toml import to_toml
 from engine.run.folder import RunFolder
 
 WORDS = ("sea", "rain", "bread", "robin", "heron", "crow", "cat", "mat", "line", "colour")
+
+
+MIXED: dict[str, Any] = {
+    "data__names": ["near", "far"],
+    "data__weights": [0.25, 0.75],
+    "data__train_rows_each": [18, 6],
+    "data__eval_rows_each": [3, 5],
+}
+"""Settings of `make_run` with its usual numbers of rows: two sources, the smaller three times as much."""
 
 
 def user(text: str) -> list[dict[str, str]]:
@@ -40,6 +50,19 @@ def preference_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
     return rows
 
 
+def labelled_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Answers that name the word that was asked for and are desirable, and others that are not, in turn."""
+    return [
+        {
+            "id": row["id"],
+            "prompt": row["prompt"],
+            "completion": row["rejected" if i % 2 else "chosen"],
+            "label": not i % 2,
+        }
+        for i, row in enumerate(preference_rows(count, seed))
+    ]
+
+
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -58,17 +81,19 @@ def make_run(
         "optim": {"lr": 1e-2},
         "evaluation": {"every": 3},
         "checkpoint": {"every": 2},
-        "probe": {"every": 3, "prompts": 6, "max_new_tokens": 8},
+        # A step of the tiny model costs less than a probe; a share of 1 keeps the cadence whatever the clock says.
+        "probe": {"every": 3, "prompts": 6, "max_new_tokens": 8, "max_share": 1.0},
     }
-    if method == "ppo":
-        layer["ppo"] = {"max_new_tokens": 8}
+    if method in ON_ROLLOUTS:
+        layer[method] = {"max_new_tokens": 8}
     for key, value in settings.items():
         section, _, name = key.partition("__")
         layer.setdefault(section, {})[name] = value
     resolved = resolve(method, [("test", layer)])
 
     def fill(folder: RunFolder) -> None:
-        write_rows(folder.data / "train.jsonl", preference_rows(train_rows, seed=1))
-        write_rows(folder.data / "eval.jsonl", preference_rows(eval_rows, seed=2))
+        rows = labelled_rows if method == "kto" else preference_rows
+        write_rows(folder.data / "train.jsonl", rows(train_rows, seed=1))
+        write_rows(folder.data / "eval.jsonl", rows(eval_rows, seed=2))
 
     return RunFolder.create(path, to_toml(resolved.config), fill)

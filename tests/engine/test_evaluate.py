@@ -77,6 +77,51 @@ def test_rewards_are_those_that_peft_and_transformers_compute(
         assert row["chosen"] == pytest.approx(reward, abs=1e-4)
 
 
+def scored_rows(rows: list[dict[str, Any]], answer: str) -> list[dict[str, Any]]:
+    return [{"id": row["id"], "prompt": row["prompt"], "completion": row[answer]} for row in rows]
+
+
+@pytest.mark.parametrize(("kind", "tied"), [("lora", True), ("full", True), ("full", False)])
+def test_answers_are_scored_one_by_one_as_in_pairs(
+    make_tiny_model: Any, data: Path, tmp_path: Path, kind: str, tied: bool
+) -> None:
+    base = make_tiny_model(tmp_path / "base", tie_word_embeddings=tied)
+    folder = make_run(tmp_path / "reward", "reward", base, train__steps=4, adapter__kind=kind)
+    assert train.main([str(folder.path)]) == 0
+    checkpoint = folder.checkpoint_path(4)
+    model = {"path": str(base), "adapter": str(checkpoint)} if kind == "lora" else {"path": str(checkpoint)}
+    write_rows(tmp_path / "chosen.jsonl", scored_rows(preference_rows(6, seed=4), "chosen"))
+    pairs, answers = run(
+        tmp_path,
+        {"model": model, "data": str(data), "kind": "reward"},
+        {"model": model, "data": str(tmp_path / "chosen.jsonl"), "kind": "score"},
+    )
+    scale = json.loads((checkpoint / "reward_head.json").read_text())
+    assert len(answers) == 7
+    for pair, answer in zip(pairs[:-1], answers, strict=False):
+        assert answer["reward"] == pytest.approx(pair["chosen"], abs=1e-5)
+        assert answer["normalised"] == pytest.approx((answer["reward"] - scale["mean"]) / scale["std"])
+    summary = answers[-1]["summary"]
+    assert summary["reward"] == pytest.approx(sum(row["reward"] for row in answers[:-1]) / 6)
+    assert summary["scale"]["of"] == "held-out answers"
+
+
+def test_texts_are_read_by_the_tokenizer_and_template_that_the_checkpoint_carries(
+    tiny_model_folder: Path, data: Path, tmp_path: Path
+) -> None:
+    folder = make_run(tmp_path / "reward", "reward", tiny_model_folder, train__steps=1)
+    assert train.main([str(folder.path)]) == 0
+    checkpoint = folder.checkpoint_path(1)
+    write_rows(tmp_path / "chosen.jsonl", scored_rows(preference_rows(2, seed=4), "chosen"))
+    job = {"model": {"path": str(tiny_model_folder), "adapter": str(checkpoint)}, "kind": "score"}
+    (before,) = run(tmp_path, job | {"data": str(tmp_path / "chosen.jsonl")})
+    config = checkpoint / "tokenizer_config.json"
+    template = json.loads(config.read_text())
+    config.write_text(json.dumps(template | {"chat_template": "In short. " + template["chat_template"]}))
+    (after,) = run(tmp_path, job | {"data": str(tmp_path / "chosen.jsonl")})
+    assert before[0]["reward"] != after[0]["reward"]
+
+
 def test_a_model_without_a_reward_head_is_named(
     tiny_model_folder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,10 +65,24 @@ def test_samples_carry_the_log_ratio_of_each_token(tiny_model: Any, tiny_model_f
     probe = probe_on(roles, asked, tiny_model_folder, max_new_tokens=6)
     first, again = probe.read(lambda: None), probe.read(lambda: None)
     assert first.samples == again.samples
-    assert len(first.samples) == 4
-    sums = [sum(row["logratio"]) for row in first.samples]
+    sampled = first.samples["probe"]
+    assert len(sampled) == 4
+    sums = [sum(row["logratio"]) for row in sampled]
     assert abs(sum(sums) / 4 - first.metrics[PER_SEQUENCE]) < 1e-3
-    assert all(len(row["logratio"]) == row["length"] for row in first.samples)
+    assert all(len(row["logratio"]) == row["length"] for row in sampled)
+
+
+def test_greedy_answers_are_the_most_likely_tokens(tiny_model: Any, tiny_model_folder: Path) -> None:
+    roles = shaken(tiny_model)
+    asked = prompts(20)
+    greedy = probe_on(roles, asked, tiny_model_folder, max_new_tokens=1).read(lambda: None).samples["greedy"]
+    assert [row["prompt_id"] for row in greedy] == [p.id for p in choose_prompts(asked, 16, seed=7)]
+    tokenizer = ChatTokenizer.from_folder(tiny_model_folder)
+    for row, prompt in zip(greedy, choose_prompts(asked, 16, seed=7), strict=True):
+        with roles.use(POLICY) as model, torch.no_grad():
+            likeliest = int(model(torch.tensor([list(prompt.prompt)])).logits[0, -1].argmax())
+        assert row["completion"] == tokenizer.decode([likeliest])
+        assert "logratio" not in row
 
 
 def test_prompts_are_distinct_and_the_same_for_every_run() -> None:

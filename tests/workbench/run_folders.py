@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from engine.run.config_layers import resolve
 from engine.run.config_toml import to_toml
 from engine.run.folder import MANIFEST, RunFolder
 from engine.run.metrics_log import MetricsWriter
 from engine.run.status import Status, write_status
+from sample_data import ROOT
 from workbench.workspace import Workspace
 
 
@@ -20,7 +22,9 @@ def make_run(
     created: str = "2026-11-24T10:00:00+00:00",
     phase: str = "done",
     step: int = 4,
+    source: str = "sample",
     model: str = "",
+    adapter: str = "",
     adapter_kind: str = "lora",
     checkpoints: tuple[int, ...] = (),
     best: int | None = None,
@@ -29,11 +33,11 @@ def make_run(
     method = run_id.split("-")[1]
     layer = {
         "run": {"id": run_id, "created": created},
-        "model": {"source": "sample", "path": model},
+        "model": {"source": source, "path": model, "adapter": adapter},
         "adapter": {"kind": adapter_kind},
     }
     folder = RunFolder.create(workspace.runs / run_id, to_toml(resolve(method, [("test", layer)]).config))
-    last = {"loss": 0.5, "eval_loss": 0.25}
+    last: dict[str, float | None] = {"loss": 0.5, "eval_loss": 0.25}
     write_status(folder, Status(run=run_id, phase=phase, step=step, total_steps=8, attempt=1, device="cpu", last=last))
     writer = MetricsWriter(folder.metrics_path, 1)
     for number in range(1, step + 1):
@@ -61,9 +65,21 @@ def make_checkpoint(folder: RunFolder, step: int, kind: str) -> Path:
 
 
 def make_model(path: Path, weights: bytes = b"weights") -> Path:
-    """A folder that looks like a transformers model."""
+    """A folder that looks like a transformers model, with the tokenizer of the sample model."""
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
-    (path / "tokenizer.json").write_text("{}")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (path / name).write_bytes((ROOT / "model" / name).read_bytes())
     (path / "model.safetensors").write_bytes(weights)
+    return path
+
+
+def make_adapter(path: Path, **config: Any) -> Path:
+    """An adapter folder over the sample model: its config is real, its weights are none."""
+    path.mkdir(parents=True)
+    fields = {"peft_type": "LORA", "base_model_name_or_path": str(ROOT / "model"), "r": 8, "lora_alpha": 8}
+    written = fields | {"target_modules": ["q_proj"], "use_rslora": False, "use_dora": False} | config
+    (path / "adapter_config.json").write_text(json.dumps(written))
+    header = b"{}"  # a whole file of no tensors
+    (path / "adapter_model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     return path

@@ -14,6 +14,7 @@ import pytest
 
 from workbench import command_runs
 from workbench.cli import COMMANDS, main
+from workbench.pair_sets import CandidatePair, create_pairs
 from workbench.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +42,33 @@ class TestWithoutACommand:
         assert out.startswith("workbench ")
 
 
+class TestTheApp:
+    def test_without_a_terminal_it_is_refused_before_anything_is_drawn(
+        self, capsys: pytest.CaptureFixture[str], workspace: Workspace
+    ) -> None:
+        create_pairs(workspace, "p1", [CandidatePair("question", "yes", "no")], {})
+        code, out, err = run(capsys, "--workspace", str(workspace.root), "label", "p1", "--as", "alice")
+        assert (code, out) == (2, "")
+        assert "the app needs a terminal" in err
+        assert "\x1b" not in err
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "said"),
+        [
+            (["label", "nothing"], 1, "no pair set named nothing"),
+            (["label", "arena/nothing"], 1, "no arena named nothing"),
+            (["label", "p1", "--as", "../x"], 2, "cannot name an annotator"),
+            (["--no-mouse"], 2, "Commands"),
+        ],
+    )
+    def test_what_it_is_opened_at_must_exist(
+        self, capsys: pytest.CaptureFixture[str], workspace: Workspace, arguments: list[str], code: int, said: str
+    ) -> None:
+        found, out, err = run(capsys, "--workspace", str(workspace.root), *arguments)
+        assert (found, out) == (code, "")
+        assert said in err
+
+
 class TestWrongUse:
     @pytest.mark.parametrize(
         ("arguments", "said"),
@@ -52,7 +80,7 @@ class TestWrongUse:
             (["runs", "show", "--bogus", "x"], "--bogus"),
             (["--workspace"], "needs a PATH"),
             (["pairs", "make", "n", "--prompts", "d", "--temperature", "hot"], "a number, 0 or more"),
-            (["train", "grpo"], "invalid choice"),
+            (["train", "gppo"], "invalid choice"),
         ],
     )
     def test_it_is_one_line_and_exit_code_2(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from workbench.canonical_rows import RowRejected, group_of, prompt_of
+from workbench.canonical_rows import RowRejected, group_of, prompt_of, prompts_of, said_in
 from workbench.dataset_shapes import recognise
 from workbench.errors import UnreadableData, UsageError
 from workbench.row_conversion import to_canonical
+from workbench.run_examples import frozen_example
 
 
 def U(content: str) -> dict[str, str]:
@@ -46,8 +48,14 @@ CASES: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     (
         "unpaired",
         {"prompt": "q", "completion": "r", "label": False},
+        "labelled",
+        {"prompt": [U("q")], "completion": [A("r")], "label": False, "tags": {"label": False}},
+    ),
+    (
+        "a label that is no verdict",
+        {"prompt": "q", "completion": "r", "label": "sports"},
         "prompt-completion",
-        {"completion": [A("r")], "tags": {"label": False}},
+        {"completion": [A("r")], "tags": {"label": "sports"}},
     ),
     ("messages", {"messages": [U("q"), A("r")]}, "messages", {"messages": [U("q"), A("r")]}),
     (
@@ -58,9 +66,9 @@ CASES: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ),
     (
         "judged one by one",
-        {"messages": [U("q"), A("r")], "label": True},
-        "prompt-completion",
-        {"prompt": [U("q")], "completion": [A("r")], "tags": {"label": True}},
+        {"messages": [U("p"), A("o"), U("q"), A("r")], "label": "true"},
+        "labelled",
+        {"prompt": [U("p"), A("o"), U("q")], "completion": [A("r")], "label": True, "tags": {"label": True}},
     ),
     (
         "explicit texts",
@@ -148,6 +156,15 @@ def test_the_explanation_names_the_turns_that_there_are() -> None:
     assert recognise([{"prompt": "q", "completion": "r"}]).why.endswith("texts become one user and one assistant turn.")
 
 
+def test_a_label_that_is_no_verdict_rejects_its_row() -> None:
+    raw = {"prompt": "q", "completion": "r", "label": True}
+    found = recognise([raw, raw, {**raw, "label": None}])
+    assert found.shape == "labelled"
+    with pytest.raises(RowRejected, match="the label is neither true nor false"):
+        to_canonical({**raw, "label": "perhaps"}, found, "1")
+    assert recognise([raw], {"shape": "prompt-completion"}).form == "pair"
+
+
 class TestMapping:
     def test_columns_by_name(self) -> None:
         raw = {"frage": "q", "antwort": "r"}
@@ -193,6 +210,50 @@ CHAT = recognise([{"messages": [U("q"), A("r")]}])
 MARGIN = recognise([{"prompt": "q", "chosen": "g", "rejected": "b", "margin": "1"}])
 
 
+RAIN = {"type": "function", "function": {"name": "rain", "parameters": {"type": "object", "properties": {}}}}
+TOOLS = recognise([{"messages": [U("q"), A("r")], "tools": [RAIN]}])
+
+
+class TestTools:
+    """What is called, what it says, what may be called and what was thought stay in the row."""
+
+    CALLED = {"type": "function", "function": {"name": "rain", "arguments": {"place": "sea"}}}  # noqa: RUF012
+    RESULT = {"role": "tool", "content": "", "tool_call_id": "1"}  # noqa: RUF012
+
+    def test_of_the_openai_shape(self) -> None:
+        call = {"id": "1", "type": "function", "function": {"name": "rain", "arguments": '{"place": "sea"}'}}
+        turns = [
+            U("q"),
+            {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_content": "I look.", "name": None},
+            {**self.RESULT, "refusal": None},
+            {**A("r"), "reasoning_content": " ", "tool_calls": []},
+        ]
+        row: Any = to_canonical({"messages": turns, "tools": [RAIN]}, TOOLS, "1")
+        assert row["tools"] == [RAIN]
+        assert row["messages"] == [
+            U("q"),
+            {**A(""), "tool_calls": [{"id": "1", **self.CALLED}], "reasoning_content": "I look."},
+            self.RESULT,
+            A("r"),
+        ]
+        assert frozen_example(row, "sft")["tools"] == [RAIN]
+        assert [prompt["tools"] for prompt in prompts_of([row])] == [[RAIN]]
+        assert prompt_of(row) == row["messages"][:3]
+
+    def test_of_sharegpt(self) -> None:
+        value = json.dumps({"name": "rain", "arguments": {"place": "sea"}})
+        turns = [HUMAN, {"from": "function_call", "value": value}, {"from": "observation", "value": "yes"}, GPT]
+        raw = {"conversations": turns, "tools": json.dumps([RAIN])}
+        row: Any = to_canonical(raw, recognise([raw]), "1")
+        assert row["tools"] == [RAIN]
+        assert row["messages"][1] == {**A(""), "tool_calls": [self.CALLED]}
+
+    def test_answers_that_call_differently_differ(self) -> None:
+        calls = [{"role": "assistant", "tool_calls": [{"name": name, "arguments": {}}]} for name in ("rain", "wind")]
+        row: Any = to_canonical({"prompt": [U("q")], "chosen": calls[:1], "rejected": calls[1:]}, PAIR, "1")
+        assert [said_in(row[side][0]) for side in ("chosen", "rejected")] == ["rain({})", "wind({})"]
+
+
 @pytest.mark.parametrize(
     ("recognition", "raw", "reason"),
     [
@@ -213,7 +274,10 @@ MARGIN = recognise([{"prompt": "q", "chosen": "g", "rejected": "b", "margin": "1
         (CHAT, {"messages": "hello"}, "messages is not a list of messages"),
         (CHAT, {"messages": [U("q")]}, "no assistant turn"),
         (CHAT, {"messages": [U("q"), {"role": "wizard", "content": "x"}]}, "unknown role"),
-        (CHAT, {"messages": [U("q"), {"role": "assistant", "content": "", "tool_calls": [1]}]}, "tool calls are not"),
+        (CHAT, {"messages": [U("q"), {"role": "assistant", "tool_calls": [{"id": "x"}]}]}, "a tool call names no"),
+        (CHAT, {"messages": [U("q"), {"role": "assistant", "tool_calls": "rain()"}]}, "tool calls are not a list"),
+        (CHAT, {"messages": [U("q"), {"from": "function_call", "value": "rain()"}]}, "a function_call turn is not"),
+        (TOOLS, {"messages": [U("q"), A("r")], "tools": "rain()"}, "tools are not a list of functions"),
         (CHAT, {"messages": [U("q"), A("")]}, "empty answer"),
         (CHAT, {"messages": [{"role": "user", "content": [{"type": "image"}]}, A("x")]}, "a turn holds something"),
     ],

@@ -64,11 +64,11 @@ class TestGpus:
 
     def test_a_device_that_is_not_there(self, nvidia) -> None:
         nvidia(cuda="13.1", torch_cuda="13.0")
-        assert choose_device("auto", 0) == "cuda"
+        assert choose_device("auto", (0,)) == "cuda"
         with pytest.raises(UsageError, match="there are: 0"):
-            choose_device("auto", 3)
+            choose_device("auto", (3,))
         with pytest.raises(UsageError, match="exclude"):
-            choose_device("cpu", 0)
+            choose_device("cpu", (0,))
 
     def test_no_device(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, EngineError
+from engine.run import gpus
+from engine.run.folder import MANIFEST, RunFolder
 from tests.workbench.run_folders import make_model, make_run
 from workbench.canonical_rows import assistant, group_of, is_held_out, user
 from workbench.cli import main
@@ -18,8 +20,9 @@ from workbench.dataset_store import add_dataset
 from workbench.errors import NotFound, UsageError, WorkbenchError
 from workbench.pair_sets import pairs_from_dataset
 from workbench.preferences import freeze
-from workbench.run_launch import LaunchRequest, Plan, create_run, default_name, new_run_id, plan_run
+from workbench.run_launch import LaunchRequest, Plan, create_run, default_name, gpu_environment, new_run_id, plan_run
 from workbench.run_list import Run
+from workbench.run_preview import dry_run, dry_run_fields
 from workbench.workspace import Workspace
 
 
@@ -79,6 +82,29 @@ class TestExamples:
     @pytest.mark.parametrize(("name", "key"), [("texts", "text"), ("chats", "messages"), ("better", "completion")])
     def test_sft_takes_every_shape_that_holds_an_answer(self, data: Workspace, name: str, key: str) -> None:
         assert key in lines(create_run(plan(data, "sft", name)), "train")[0]
+
+    def test_kto_takes_labelled_answers_and_makes_two_of_a_pair(self, data: Workspace, tmp_path: Path) -> None:
+        rows = [{"prompt": f"q{n}", "completion": f"a{n}", "label": n % 3 == 0} for n in range(40)]
+        (tmp_path / "judged.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        add_dataset(data, tmp_path / "judged.jsonl")
+        first = lines(create_run(plan(data, "kto", "judged")), "train")[0]
+        assert (first["prompt"], first["completion"], first["label"]) == ([user("q0")], [assistant("a0")], True)
+        planned = plan(data, "kto", "better")
+        assert any("each gives a desirable and an undesirable answer" in note for note in planned.notes)
+        pair = lines(create_run(planned), "train")[:2]
+        assert [(row["completion"][0]["content"], row["label"]) for row in pair] == [("good", True), ("bad", False)]
+        assert pair[0]["id"] != pair[1]["id"]
+        assert pair[0]["group"] == pair[1]["group"]
+
+    def test_sft_learns_only_the_desirable_of_labelled_answers(self, data: Workspace, tmp_path: Path) -> None:
+        rows = [{"prompt": f"q{n}", "completion": f"a{n}", "label": n % 2 == 0} for n in range(40)]
+        (tmp_path / "judged.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        add_dataset(data, tmp_path / "judged.jsonl")
+        planned = plan(data, "sft", "judged")
+        assert any("only its desirable answers" in note for note in planned.notes)
+        run = create_run(planned)
+        answers = {row["completion"][0]["content"] for side in ("train", "eval") for row in lines(run, side)}
+        assert answers == {f"a{n}" for n in range(0, 40, 2)}
 
     def test_several_datasets_are_joined(self, data: Workspace) -> None:
         run = create_run(plan(data, "sft", "demos", "texts"))
@@ -156,6 +182,58 @@ class TestConfig:
             plan(data, "sft", "demos", device="cuda")
 
 
+class TestChat:
+    """How conversations become text is settled at launch, whatever happens to the files it came from."""
+
+    def test_the_models_own_template_is_frozen_with_its_special_tokens(self, data: Workspace) -> None:
+        run = create_run(plan(data, "sft", "demos"))
+        chat = run.config().chat
+        text = run.folder.chat_template_path.read_bytes()
+        assert chat.template == ""
+        assert hashlib.sha256(text).hexdigest() == chat.template_sha256
+        assert min(chat.eos_id, chat.end_of_turn_id, chat.pad_id) >= 0
+
+    def test_a_named_template_wins_and_its_path_is_written_out(
+        self, data: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "own.jinja").write_text("{{ messages[0].content ~ end }}")
+        monkeypatch.chdir(tmp_path)
+        run = create_run(plan(data, "sft", "demos", settings=("chat.template=own.jinja", "chat.arguments=end=!")))
+        assert run.folder.chat_template_path.read_text() == "{{ messages[0].content ~ end }}"
+        assert run.config().chat.template == str(tmp_path / "own.jinja")
+
+    @pytest.mark.parametrize(
+        ("setting", "reason"),
+        [
+            ("chat.template=none.jinja", "cannot be read"),
+            ("chat.arguments=enable_thinking", "is no name of an argument"),
+            ("chat.eos=<|nothing|>", "no token of"),
+        ],
+    )
+    def test_what_cannot_be_is_said_before_anything_is_written(
+        self, data: Workspace, setting: str, reason: str
+    ) -> None:
+        with pytest.raises(EngineError, match=reason):
+            plan(data, "sft", "demos", settings=(setting,))
+        assert not list(data.runs.iterdir())
+
+    def test_the_dry_run_says_what_is_cut_and_how_chats_are_masked(self, data: Workspace, tmp_path: Path) -> None:
+        turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello there. " * 9}] * 2
+        (tmp_path / "talks.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+        add_dataset(data, tmp_path / "talks.jsonl")
+        facts = dry_run(plan(data, "sft", "talks", settings=("data.max_length=40",), eval_share=0.0))
+        assert facts["sample"] == {
+            "rows": 1, "examples": 1, "tokens": 40, "truncated": 1, "dropped": {},
+            "treatments": {"conversation in one rendering": 1}, "refusal": "",
+        }  # fmt: skip
+        words = dry_run_fields(facts)
+        assert words["cut"] == "1 of the first 1 rows lose their end at data.max_length"
+        assert words["chats"] == "conversation in one rendering: 1 of the first 1 rows"
+        assert "problem" not in words
+        unusable = dry_run(plan(data, "sft", "talks", settings=("data.max_length=2",), eval_share=0.0))
+        assert "nothing to train on" in dry_run_fields(unusable)["problem"]
+
+
 class TestPpo:
     @pytest.fixture
     def base(self, data: Workspace) -> Path:
@@ -171,6 +249,22 @@ class TestPpo:
         assert model.reward_adapter == "runs/1124-reward-r-k3f/checkpoints/step-000004"
         assert model.reward_source == "run:1124-reward-r-k3f@4"
         assert set(lines(run, "train")[0]) == {"id", "prompt", "tags"}
+
+    def test_the_checkpoint_is_kept_for_it_while_its_own_run_goes_on(self, data: Workspace, base: Path) -> None:
+        made = plan(data, "ppo", "questions", model=str(base), reward_model="run:r")
+        reward = RunFolder(data.runs / "1124-reward-r-k3f")
+        create_run(made)
+        assert reward.needed_path(4).exists()
+        assert reward.checkpoint_steps() == [4]
+
+    def test_a_checkpoint_that_was_replaced_meanwhile_is_told_and_nothing_is_left(
+        self, data: Workspace, base: Path
+    ) -> None:
+        made = plan(data, "ppo", "questions", model=str(base), reward_model="run:r")
+        (data.runs / "1124-reward-r-k3f" / "checkpoints" / "step-000004" / MANIFEST).unlink()
+        with pytest.raises(NotFound, match="has just replaced its checkpoint step-000004 by a newer one. Start again"):
+            create_run(made)
+        assert data.names("runs") == ["1124-reward-r-k3f"]
 
     def test_prompts_come_from_a_preference_set_too(self, data: Workspace, base: Path) -> None:
         run = create_run(plan(data, "ppo", "prefs", model=str(base), reward_model="run:r"))
@@ -208,9 +302,29 @@ class TestPreview:
         recipe.write_text(text)
         assert plan(data, "sft", "demos", recipe=recipe).resolved.config.optim.lr == 3e-4
 
+    def test_gpus_are_processes(self, data: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+        three = [gpus.Gpu(i, f"GPU-{i}", "NVIDIA H100", 81559, 0, "550.54.15") for i in range(3)]
+        monkeypatch.setattr(gpus, "installed_gpus", lambda: three)
+        monkeypatch.setattr(gpus, "torch_usable", lambda: None)
+        resolved = plan(data, "sft", "demos", gpus=(0, 2)).resolved
+        assert (resolved.config.train.device, resolved.config.train.processes) == ("cuda", 2)
+        assert resolved.origins["train.processes"] == "--gpus"
+        assert gpu_environment((0, 2)) == {"CUDA_VISIBLE_DEVICES": "0,2"}
+        with pytest.raises(UsageError, match=r"--gpus 3: there are: 0, 1, 2"):
+            plan(data, "sft", "demos", gpus=(0, 3))
+        with pytest.raises(UsageError, match=r"train\.processes is 4, .* there are 3 here"):
+            plan(data, "sft", "demos", settings=("train.processes=4",))
+        assert plan(data, "sft", "demos", settings=("train.processes=4",), device="cpu").resolved
+
+    def test_ppo_is_refused_more_than_one_process(self, data: Workspace) -> None:
+        with pytest.raises(ConfigError, match=r"--gpus: \[train\] processes = 2: ppo trains in one process"):
+            plan(data, "ppo", "questions", gpus=(0, 1))
+
     def test_wrong_use(self, data: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
         for arguments, said in (
-            (["--gpus", "0,1"], "one device"),
+            (["--gpus", "0,one"], "expected indices"),
+            (["--gpus", "1,1"], "named twice"),
+            (["--gpus", "0,1"], "no NVIDIA device here"),
             (["--prompts", "questions"], "--data"),
             (["--set", "optim.lr=-1"], "must be > 0"),
             (["-f", "/nothing.toml"], "/nothing.toml"),

@@ -22,6 +22,14 @@ class TestFinding:
         make_run(workspace, "1124-dpo-sample-a1b", created="2026-11-24T12:00:00+00:00")
         make_run(workspace, "1123-sft-qwen3-8b-zzz", created="2026-11-23T12:00:00+00:00")
 
+    def test_the_latest_is_one_of_the_runs_that_were_seen(
+        self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Runs may be deleted while they are looked through."""
+        seen = [["1124-dpo-sample-a1b"], []]
+        monkeypatch.setattr(Workspace, "names", lambda space, kind: seen.pop(0))
+        assert find_run(workspace, "-").id == "1124-dpo-sample-a1b"
+
     @pytest.mark.parametrize(
         ("typed", "found"),
         [

@@ -6,10 +6,11 @@ import json
 
 import pytest
 
+from engine.run.locks import hold
 from tests.workbench.run_folders import make_run
 from workbench.cli import main
 from workbench.run_list import RunSummary, find_run
-from workbench.run_watch import follow, frame, sparkline, wait_for_end
+from workbench.run_watch import follow, frame, leaving_is_told, sparkline, wait_for_end
 from workbench.workspace import Workspace
 
 
@@ -56,6 +57,30 @@ def test_waiting_ends_with_the_runs_exit_code(workspace: Workspace, phase: str, 
     heard: list[str] = []
     assert wait_for_end(find_run(workspace, "-"), lambda summary: heard.append(summary.state)) == code
     assert len(heard) == 1
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_who_stops_waiting_hears_whether_the_run_goes_on(workspace: Workspace, alive: bool) -> None:
+    folder = make_run(workspace, "1124-sft-a-k3f", phase="running")
+    told: list[str] = []
+    lock = hold(folder.lock_path) if alive else None
+    with pytest.raises(KeyboardInterrupt), leaving_is_told(find_run(workspace, "-"), told.append):
+        raise KeyboardInterrupt
+    if lock is not None:
+        lock.release()
+    words = "run 1124-sft-a-k3f goes on. Stop it with: workbench runs stop 1124-sft-a-k3f"
+    assert told == ([words] if alive else [])
+
+
+@pytest.mark.parametrize(
+    ("run_id", "words"), [("1124-sft-a-k3f", "--model run:1124"), ("1124-reward-a-k3f", "--reward-model run:1124")]
+)
+def test_what_comes_next_is_what_the_model_is_for(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str], run_id: str, words: str
+) -> None:
+    make_run(workspace, run_id, checkpoints=(4,))
+    assert main(["--workspace", str(workspace.root), "runs", "show", "-"]) == 0
+    assert f"next {words}" in " ".join(capsys.readouterr().out.split())
 
 
 def summary(state: str, step: int, total: int = 5, **last: float) -> RunSummary:

@@ -13,16 +13,16 @@ from workbench.terminal_output import (
     Column,
     Progress,
     counted,
-    cut,
     duration,
     field_lines,
     json_line,
     local_time,
     number,
-    shown_width,
     table_lines,
+    time_left,
     write_json,
 )
+from workbench.text_wrapping import cut
 
 
 class Terminal(io.StringIO):
@@ -49,7 +49,6 @@ class TestTables:
         assert all("\x1b" not in line for line in field_lines({"a": "one\n\x1b[2J"}))
 
     def test_wide_characters_count_twice(self) -> None:
-        assert shown_width("日本") == 4
         assert cut("日本語", 5) == "日本…"
 
 
@@ -73,6 +72,11 @@ class TestJson:
 
 
 class TestWords:
+    def test_a_time_left_is_said_in_one_way(self) -> None:
+        assert [time_left(s) for s in (0.2, 4.4, 42.4, 200, 7500)] == [
+            "0s left", "4s left", "42s left", "3m 20s left", "2h 05m left",
+        ]  # fmt: skip
+
     def test_durations(self) -> None:
         assert [duration(s) for s in (None, 4.21, 59, 200, 7500, 200_000)] == [
             "-", "4.2s", "59s", "3m 20s", "2h 05m", "2d 07h",

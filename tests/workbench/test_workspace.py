@@ -131,6 +131,11 @@ class TestNames:
             pass
         with pytest.raises(NotFound, match="There are: here"):
             workspace.existing("datasets", "there")
+        for number in range(12):
+            with workspace.new_folder("datasets", f"one{number}"):
+                pass
+        with pytest.raises(NotFound, match=r"one6 and 3 more\.$"):
+            workspace.existing("datasets", "there")
 
 
 class TestNewFolders:

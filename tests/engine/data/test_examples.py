@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from engine.data.chat import ChatTokenizer
-from engine.data.examples import read_preferences, read_prompts, read_sft, readable
+from engine.data.examples import read_preferences, read_prompts, readable
+from engine.data.sft_examples import read_sft
 from engine.errors import DataError
 
 IM_END = 2
@@ -29,66 +30,6 @@ def write(folder: Path, *rows: Any) -> Path:
     file = folder / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
-
-
-class TestSft:
-    """Completions, conversations, texts; the mask says what is trained."""
-
-    def test_prompt_and_completion(self, tmp_path: Path, tokenizer: ChatTokenizer) -> None:
-        examples, dropped = read_sft(write(tmp_path, {"id": "x", "prompt": ASK, "completion": BLUE}), tokenizer, 128)
-        prompt, answer = tokenizer.prompt_ids(ASK), tokenizer.completion_ids(ASK, BLUE)
-        assert examples[0].id == "x"
-        assert examples[0].ids == (*prompt, *answer)
-        assert examples[0].trained == (False,) * len(prompt) + (True,) * len(answer)
-        assert not dropped
-
-    def test_train_on_all(self, tmp_path: Path, tokenizer: ChatTokenizer) -> None:
-        file = write(tmp_path, {"prompt": ASK, "completion": BLUE})
-        assert all(read_sft(file, tokenizer, 128, "all")[0][0].trained)
-
-    def test_messages_text_and_preferences(self, tmp_path: Path, tokenizer: ChatTokenizer) -> None:
-        file = write(
-            tmp_path,
-            {"id": "m", "messages": [*ASK, *BLUE, *ASK, *RED]},
-            {"id": "t", "text": "The cat sat."},
-            {"id": "p", "prompt": ASK, "chosen": BLUE, "rejected": RED},
-            {"id": "s", "prompt": "The cat", "completion": " sat."},
-        )
-        examples, _ = read_sft(file, tokenizer, 256)
-        by_id = {example.id: example for example in examples}
-        assert by_id["m"].ids == tokenizer.conversation([*ASK, *BLUE, *ASK, *RED]).ids
-        assert by_id["t"].ids == (*tokenizer.encode("The cat sat."), IM_END)
-        assert all(by_id["t"].trained)
-        assert by_id["p"].ids == (*tokenizer.prompt_ids(ASK), *tokenizer.completion_ids(ASK, BLUE))
-        assert by_id["s"].ids == (*tokenizer.encode("The cat"), *tokenizer.encode(" sat."), IM_END)
-
-    def test_truncation_keeps_the_start_and_puts_no_end_back(self, tmp_path: Path, tokenizer: ChatTokenizer) -> None:
-        file = write(tmp_path, {"prompt": ASK, "completion": BLUE})
-        prompt = len(tokenizer.prompt_ids(ASK))
-        whole = read_sft(file, tokenizer, 128)[0][0]
-        cut = read_sft(file, tokenizer, prompt + 3)[0][0]
-        assert cut.ids == whole.ids[: prompt + 3]
-        assert cut.trained.count(True) == 3
-        assert IM_END not in cut.ids[prompt:]
-
-    def test_rows_that_teach_nothing_are_counted(self, tmp_path: Path, tokenizer: ChatTokenizer) -> None:
-        prompt = len(tokenizer.prompt_ids(ASK))
-        file = write(
-            tmp_path,
-            {"prompt": ASK, "completion": [{"role": "assistant", "content": " \n"}]},
-            {"prompt": ASK, "completion": BLUE},
-            {"messages": ASK},
-            {"messages": [*ASK, {"role": "assistant", "content": ""}]},
-            {"text": " "},
-            {"text": "The cat sat."},
-        )
-        examples, dropped = read_sft(file, tokenizer, prompt)
-        assert [example.id for example in examples] == ["6"]
-        assert dropped == {
-            "too long: no token of the answer is left after truncation": 1,
-            "empty completion": 3,
-            "refused by the chat template": 1,
-        }
 
 
 class TestPreferences:
@@ -116,10 +57,11 @@ class TestPreferences:
             {"prompt": long, "chosen": BLUE, "rejected": RED},
             {"prompt": ASK, "chosen": "Bread is warm.", "rejected": RED},
         )
-        examples, dropped = read_preferences(file, tokenizer, prompt + 2)
+        examples, counts = read_preferences(file, tokenizer, prompt + 2)
         assert [example.id for example in examples] == ["5"]
         assert all(len(e.prompt) + len(a) <= prompt + 2 for e in examples for a in (e.chosen, e.rejected))
-        assert dropped == {
+        assert counts.truncated == 1
+        assert counts.dropped == {
             "chosen equals rejected after truncation": 1,
             "chosen equals rejected": 1,
             "empty completion": 1,
@@ -147,13 +89,13 @@ class TestPrompts:
             {"id": "c", "prompt": "The cat"},
             {"id": "d", "text": "The cat sat."},
         )
-        examples, dropped = read_prompts(file, tokenizer, 128)
+        examples, counts = read_prompts(file, tokenizer, 128)
         assert [e.id for e in examples] == ["a", "b", "c"]
         assert examples[0].text == ASK[0]["content"]
         assert examples[1].prompt == tuple(tokenizer.prompt_ids([system, *ASK]))
         assert examples[1].text == readable([system, *ASK]) == f"system: Be brief.\nuser: {ASK[0]['content']}"
         assert examples[2].text == "The cat"
-        assert dropped == {"a text without a prompt": 1}
+        assert counts.dropped == {"a text without a prompt": 1}
 
     def test_not_required(self, tmp_path: Path, tokenizer: ChatTokenizer) -> None:
         file = write(tmp_path, {"text": "The cat sat."})

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from engine.data.examples import PreferenceExample, SftExample
+from engine.data.examples import PreferenceExample
+from engine.data.sft_examples import SftExample
 from engine.methods.method import ExampleOrder
-from engine.methods.preference import PreferenceOptimisation, pair_log_probs
 from engine.methods.reward import RewardModelling
 from engine.methods.sft import SupervisedFineTuning
-from engine.model.adapters import POLICY, REFERENCE, REWARD, RoleModel, build_roles
+from engine.model.adapters import POLICY, REWARD, RoleModel, build_roles
 from engine.model.heads import ScalarHead
 
 CPU = torch.device("cpu")
@@ -126,54 +126,6 @@ def test_sft(tiny_model_folder: Path, tokenizer: Any, tmp_path: Path, budget: in
     assert 0 < sum(sum(e.trained) for e in examples) < sum(len(e.ids) for e in examples)
     roles = full(load(tiny_model_folder))
     method = SupervisedFineTuning(roles, examples, [], ONE_STEP, tokens_per_micro_batch=budget, device=CPU)
-    assert our_loss(method).item() == pytest.approx(expected.item(), rel=1e-5)
-    assert_equal_gradients(roles.model, theirs)
-
-
-@pytest.mark.parametrize("budget", [4096, 120], ids=["one micro-batch", "several micro-batches"])
-def test_dpo(tiny_model_folder: Path, tokenizer: Any, tmp_path: Path, budget: int) -> None:
-    from datasets import Dataset
-    from trl import DPOConfig, DPOTrainer
-
-    rows = [
-        {
-            "prompt": [{"role": "user", "content": p}],
-            "chosen": [{"role": "assistant", "content": c}],
-            "rejected": [{"role": "assistant", "content": r}],
-        }
-        for p, c, r in PAIRS
-    ]
-    # The policy is not the reference, so that every term of the loss counts.
-    theirs = load(tiny_model_folder, seed_of_noise=1)
-    trainer = DPOTrainer(
-        model=theirs,
-        ref_model=load(tiny_model_folder),
-        args=settings(DPOConfig, tmp_path, beta=0.1),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
-    )
-    batch = trl_batch(trainer)
-    expected = trainer.compute_loss(theirs, dict(batch))
-    expected.backward()
-
-    def unpad(row: int) -> tuple[list[int], list[int]]:
-        real = batch["attention_mask"][row].bool()
-        ids, completion = batch["input_ids"][row][real], batch["completion_mask"][row][real].bool()
-        return ids[~completion].tolist(), ids[completion].tolist()
-
-    examples = []
-    for i in range(len(PAIRS)):
-        (prompt, chosen), (same_prompt, rejected) = unpad(i), unpad(i + len(PAIRS))
-        assert prompt == same_prompt
-        examples.append(PreferenceExample(str(i), prompt, chosen, rejected, 1.0, None, str(i)))
-    reference_roles = full(load(tiny_model_folder))
-    reference = pair_log_probs(reference_roles, REFERENCE, examples, budget=4096, device=CPU, check=lambda: None)
-    roles = full(load(tiny_model_folder, seed_of_noise=1))
-    method = PreferenceOptimisation(
-        roles, examples, [], ONE_STEP,
-        beta=0.1, sft_coef=0.0, reference_train_P2=reference, reference_held_out_P2=reference[:0],
-        tokens_per_micro_batch=budget, device=CPU,
-    )  # fmt: skip
     assert our_loss(method).item() == pytest.approx(expected.item(), rel=1e-5)
     assert_equal_gradients(roles.model, theirs)
 

@@ -10,8 +10,8 @@ import torch
 
 from engine.data.packing import Document, PackedBatch, pack
 from engine.errors import ConfigError, ModelError
-from engine.model.adapters import POLICY, REFERENCE, REWARD, RoleModel, build_roles
-from engine.model.heads import ScalarHead, load_reward_head
+from engine.model.adapters import POLICY, REFERENCE, REWARD, VALUE, RoleModel, build_roles
+from engine.model.heads import ScalarHead, ScoreScale, load_reward_head
 from engine.model.saving import load_trained_weights, save_weights
 
 
@@ -101,14 +101,43 @@ def test_a_reward_adapter_shares_the_base_with_the_policy(
     trained = roles_on(tiny_model, trained=REWARD)
     head = ScalarHead(32, seed=2)
     shake(trained)
-    save_weights(trained, tmp_path, base_folder=tiny_model_folder, reward_head=head, reward_mean=0.5, reward_std=2.0)
+    scale = ScoreScale(0.5, 2.0, 40, "training answers")
+    save_weights(trained, tmp_path, base_folder=tiny_model_folder, reward_head=head, reward_scale=scale)
     expected = head(trained.hidden(batch, REWARD)[batch.last_rows_D])
     both = roles_on(fresh(tiny_model_folder), reward_adapter=tmp_path)
-    loaded, mean, std = load_reward_head(tmp_path)
-    assert (mean, std) == (0.5, 2.0)
+    loaded, loaded_scale = load_reward_head(tmp_path)
+    assert loaded_scale == scale
     assert torch.equal(loaded(both.hidden(batch, REWARD)[batch.last_rows_D]), expected)
     assert torch.equal(log_probs(both, batch, POLICY), log_probs(both, batch, REFERENCE))
     assert all(".policy." in name for name in both.trainable)
+
+
+def test_a_value_adapter_begins_as_the_reward_models_and_trains_apart_from_the_policy(
+    tiny_model_folder: Path, tiny_model: Any, batch: PackedBatch, tmp_path: Path
+) -> None:
+    trained = roles_on(tiny_model, trained=REWARD)
+    shake(trained)
+    save_weights(trained, tmp_path, base_folder=tiny_model_folder, reward_head=ScalarHead(32, seed=2))
+    roles = roles_on(fresh(tiny_model_folder), reward_adapter=tmp_path, value_adapter=True)
+    judged = roles.hidden(batch, REWARD).detach()
+    assert torch.equal(roles.hidden(batch, VALUE), judged)
+    assert {id(p) for p in roles.trainable.values()}.isdisjoint({id(p) for p in roles.value_weights.values()})
+    assert all(".policy." in name for name in roles.trainable)
+    assert all(
+        p.requires_grad == (".reward." not in name) for name, p in roles.model.named_parameters() if "lora_" in name
+    )
+    # Both forward passes stand before one backward pass, with the reference in between: no gradient is lost.
+    policy, hidden = log_probs(roles, batch, POLICY), roles.hidden(batch, VALUE)
+    with torch.no_grad():
+        log_probs(roles, batch, REFERENCE)
+    (policy.sum() + hidden.square().sum()).backward()
+    assert all(p.grad is not None and p.grad.any() for p in roles.value_weights.values())
+    assert all(p.grad is not None for p in roles.trainable.values())
+    with torch.no_grad():
+        for parameter in roles.value_weights.values():
+            parameter.add_(0.1)
+    assert torch.equal(roles.hidden(batch, REWARD), judged)
+    assert torch.equal(log_probs(roles, batch, POLICY), policy)
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
@@ -131,6 +160,15 @@ def test_an_adapter_of_another_base_is_refused(
     other = make_tiny_model(tmp_path / "other", hidden_size=48, num_attention_heads=4)
     with pytest.raises(ModelError, match="another base model"):
         build_roles(fresh(other), kind="lora", trained=POLICY, start_adapter=tmp_path)
+
+
+def test_an_adapter_with_nan_is_refused(tiny_model_folder: Path, tiny_model: Any, tmp_path: Path) -> None:
+    roles = roles_on(tiny_model)
+    with torch.no_grad():
+        next(iter(roles.trainable.values()))[0, 0] = torch.nan
+    save_weights(roles, tmp_path, base_folder=tiny_model_folder)
+    with pytest.raises(ModelError, match=r"lora_A.weight holds 1 values that are NaN .* use an earlier checkpoint"):
+        build_roles(fresh(tiny_model_folder), kind="lora", trained=POLICY, start_adapter=tmp_path)
 
 
 def test_an_unknown_role_and_a_full_policy_with_a_reward_adapter_are_refused(tiny_model: Any, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import torch
 from engine.objectives.advantages import explained_variance, generalized_advantages, shaped_rewards, whitened
 from engine.objectives.kl import k1, k2, k3
 from engine.objectives.policy_gradient import clipped_policy_loss, clipped_value_loss
-from engine.objectives.preference import dpo_loss
 from engine.objectives.reward import bradley_terry_loss
 
 
@@ -36,24 +35,6 @@ class TestRewardLoss:
         plain = bradley_terry_loss(doubles(2.0), doubles(1.0))
         centred = bradley_terry_loss(doubles(2.0), doubles(1.0), center_coef=0.01)
         assert (centred - plain).item() == pytest.approx(0.01 * 9.0, abs=1e-12)
-
-
-class TestDpoLoss:
-    def test_at_the_reference_the_loss_is_ln_2_and_its_slope_is_half_beta(self) -> None:
-        chosen = doubles(0.0).requires_grad_()
-        loss = dpo_loss(chosen, doubles(0.0), beta=0.3)
-        loss.sum().backward()
-        assert loss.item() == pytest.approx(math.log(2), abs=1e-15)
-        assert chosen.grad is not None
-        assert chosen.grad.item() == pytest.approx(-0.15, abs=1e-15)
-
-    def test_by_hand(self) -> None:
-        # beta * (2 - (-3)) = 0.5: -log sigmoid(0.5) = 0.4740769841801067
-        assert dpo_loss(doubles(2.0), doubles(-3.0), beta=0.1).item() == pytest.approx(0.4740769841801067, abs=1e-12)
-
-    def test_gradient_is_exact(self) -> None:
-        inputs = (doubles(0.4, -2.0).requires_grad_(), doubles(1.0, -0.3).requires_grad_())
-        assert torch.autograd.gradcheck(lambda a, b: dpo_loss(a, b, beta=0.2), inputs)
 
 
 class TestKlEstimators:

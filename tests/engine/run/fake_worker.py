@@ -1,7 +1,8 @@
 """A worker without torch that keeps the worker's contract: `python fake_worker.py RUN_DIR OPTIONS_AS_JSON`.
 
 It "trains" one step after another; the metric of a step is a pure function of the step, so a resumed run can be
-compared with one that was never killed.
+compared with one that was never killed. Of several processes the first trains; the others do what the option
+"others" says: follow it to its end, or fail. With "--prepare" behind its arguments it prepares rows and trains nothing.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 from engine.run import control
 from engine.run.events import append_event
 from engine.run.folder import RunFolder
+from engine.run.locks import is_held
 from engine.run.metrics_log import MetricsWriter
 from engine.run.status import Status, new_status, read_status, write_status
+from engine.run.worker_process import PEER_LOST, PREPARE, rank_here
 
 DEFAULTS = {
     "steps": 40, "step_s": 0.01, "checkpoint_every": 5, "crash_at": 0, "crash": "", "crash_in_attempts": 1000,
-    "obeys": True, "grandchild": False, "deaf_s": 0.0,
+    "obeys": True, "grandchild": False, "deaf_s": 0.0, "others": "follow", "rows": 3, "leases": "", "prepare": "",
 }  # fmt: skip
 
 
@@ -74,6 +77,42 @@ class FakeWorker:
         append_event(self.folder, "done", step=step)
         return 0
 
+    def follow(self, rank: int) -> int:
+        """Be a process that does not lead."""
+        if self.options["others"] == "told":
+            append_event(self.folder, "failed", attempt=self.status.attempt, rank=rank, what="out of memory")
+            return 1
+        if self.options["others"] != "follow":
+            os.kill(os.getpid(), int(str(self.options["others"])))
+        while True:
+            now = read_status(self.folder)
+            if now is not None and now.attempt == self.status.attempt and now.phase in ("done", "stopped", "failed"):
+                return 0
+            time.sleep(0.01)
+
+    def prepare(self) -> int:
+        """Make data ready: say so row by row, and which devices are held meanwhile."""
+        rows = int(str(self.options["rows"]))
+        for row in range(1, rows + 1):
+            self.status = replace(self.status, rows_prepared=row, rows_to_prepare=rows)
+            self.say("preparing", 0)
+            if self.options["prepare"] == "stop":
+                control.request(self.folder, "stop")
+            if self.stopping or control.pending(self.folder, "stop") is not None:
+                self.say("stopped", 0)
+                return 0
+        leases = sorted(Path(str(self.options["leases"])).glob("*.lock"))
+        held = [lease.stem for lease in leases if is_held(lease)]
+        print("PREPARED", repr(os.environ.get("CUDA_VISIBLE_DEVICES")), held, flush=True)
+        if self.options["prepare"] == "taken":
+            # Another program takes the devices for a moment just when the data is ready.
+            taken = subprocess.Popen([sys.executable, "-c", _TAKE, *map(str, leases)], stdout=subprocess.PIPE)
+            assert taken.stdout is not None
+            taken.stdout.readline()
+        elif self.options["prepare"]:
+            os.kill(os.getpid(), int(str(self.options["prepare"])))
+        return 0
+
     def say(self, phase: str, step: int) -> None:
         """Write status.json."""
         total = int(str(self.options["steps"]))
@@ -106,7 +145,19 @@ class FakeWorker:
             os._exit(7)
         if self.options["crash"] == "silent":
             os._exit(0)
+        if self.options["crash"] == "peer lost":
+            os._exit(PEER_LOST)
         os.kill(os.getpid(), int(str(self.options["crash"])))
+
+
+_TAKE = """
+import fcntl, os, sys, time
+os.setsid()
+for path in sys.argv[1:]:
+    fcntl.flock(os.open(path, os.O_RDWR), fcntl.LOCK_EX)
+print(flush=True)
+time.sleep(1)
+"""
 
 
 def main() -> int:
@@ -125,7 +176,9 @@ def main() -> int:
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     if os.getppid() != parent:
         worker.stopping = True
-    return worker.run()
+    if sys.argv[3:] == [PREPARE]:
+        return worker.prepare()
+    return worker.follow(rank_here()) if rank_here() else worker.run()
 
 
 if __name__ == "__main__":

@@ -49,6 +49,65 @@ class TestLayers:
         assert config.data.names == ("a", "b")
 
 
+class TestTogether:
+    """What no key by itself can be refused for is refused before a run begins, and only where it contradicts."""
+
+    @pytest.mark.parametrize(
+        ("method", "settings", "message"),
+        [
+            (
+                "sft",
+                ("loss=dft", "label_smoothing=0.1"),
+                r"\[sft\] label_smoothing = 0\.1: means nothing to sft\.loss = dft",
+            ),
+            ("dpo", ("loss=hinge", "label_smoothing=0.1"), r"\[dpo\] label_smoothing = 0\.1: means nothing to .*hinge"),
+            ("dpo", ("loss=exo_pair",), r"\[dpo\] label_smoothing = 0\.0: must be > 0"),
+            ("dpo", ("ipo_average=false",), r"\[dpo\] ipo_average = false: goes with dpo\.loss = ipo"),
+            ("dpo", ("loss=ipo", "f_divergence=js"), r'\[dpo\] f_divergence = "js": is not defined'),
+            ("dpo", ("f_alpha=0.3",), r"\[dpo\] f_alpha = 0\.3: goes with dpo\.f_divergence = alpha"),
+            ("cpo", ("loss=ipo", "label_smoothing=0.1"), r"\[cpo\] label_smoothing = 0\.1: means nothing"),
+            ("kto", ("train.batch_size=1",), r"\[train\] batch_size = 1: must be at least 2 for kto"),
+            (
+                "ppo",
+                ("kl_in=loss",),
+                r'\[ppo\] kl_estimator = "k1": has a gradient of zero in .* take k2, k3, k3_token',
+            ),
+            ("ppo", ("kl_estimator=k3_token",), r'kl_estimator = "k3_token": is weighed by .* reward take k1, k2, k3$'),
+            ("ppo", ("kl_control=adaptive", "kl_coef=0.0"), r"\[ppo\] kl_coef = 0\.0: must be > 0 for .*adaptive"),
+            ("ppo", ("kl_target=3",), r"\[ppo\] kl_target = 3\.0: goes with ppo\.kl_control = adaptive"),
+            ("ppo", ("value_warmup=5", "train.steps=5"), r"\[ppo\] value_warmup = 5: leaves none of train\.steps = 5"),
+            ("grpo", ("kl_estimator=k1",), r'kl_estimator = "k1": has a gradient of zero .* take k2, k3, k3_token'),
+            ("grpo", ("kl_in=reward",), r'kl_estimator = "k3_token": is weighed by .* take k1, k2, k3$'),
+            ("grpo", ("importance_level=sequence",), r"importance_level = .*that is dapo, which counts tokens"),
+            ("grpo", ("minibatches=17",), r"minibatches = 17: is more than train\.batch_size = 16"),
+            ("rloo", ("generations=1",), r"generations = 1: must be at least 2 for rloo\.baseline = leave_one_out"),
+            ("rloo", ("processes=2",), r"processes = 2: rloo trains in one process"),
+        ],
+    )
+    def test_contradictions(self, method: str, settings: tuple[str, ...], message: str) -> None:
+        layers = [("--set", parse_set(text, method)) for text in settings]
+        with pytest.raises(ConfigError, match=message):
+            resolve(method, layers)
+        assert resolve(method, layers, together=False).config.run.method == method
+
+    @pytest.mark.parametrize(
+        ("method", "settings"),
+        [
+            ("dpo", ("loss=exo_pair", "label_smoothing=0.001")),
+            ("dpo", ("loss=ipo", "ipo_average=false")),
+            ("dpo", ("loss=robust", "label_smoothing=0.1", "f_divergence=alpha", "f_alpha=0.3")),
+            ("cpo", ("label_smoothing=0.1",)),
+            ("sft", ("train.batch_size=1",)),
+            ("ppo", ("kl_in=loss", "kl_estimator=k3_prefix", "kl_control=adaptive", "kl_target=3", "kl_horizon=500")),
+            ("grpo", ("kl_in=reward", "kl_estimator=k1")),
+            ("grpo", ("loss_type=grpo", "importance_level=sequence", "clip=3e-4", "clip_high=4e-4")),
+            ("rloo", ("baseline=batch", "generations=1")),
+        ],
+    )
+    def test_what_goes_together(self, method: str, settings: tuple[str, ...]) -> None:
+        resolve(method, [("--set", parse_set(text, method)) for text in settings])
+
+
 class TestRefusals:
     """Every refusal names file, key, value and what would be right."""
 

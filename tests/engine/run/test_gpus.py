@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import EngineError
-from engine.run import gpus
+from engine.errors import DeviceTaken, EngineError
+from engine.run import control, gpus
+from engine.run.events import read_events
 from engine.run.folder import RunFolder
 from engine.run.gpus import Gpu, chosen_uuids, installed_gpus, lease, lease_first_free, unusable_reason
-from engine.run.supervisor import run_supervised
+from engine.run.locks import is_held
+from engine.run.status import describe, read_status
+from engine.run.supervisor import Patience, run_supervised
+from engine.run.worker_process import PREPARE
 from tests.engine.run.run_processes import fake_worker
 
 ONE = Gpu(0, "GPU-aaa1", "NVIDIA H100", 81559, 10, "550.54.15")
@@ -175,6 +179,31 @@ class TestRunsOnDevices:
         taken.release()
         lease(["GPU-bbb2"]).release()
 
+    def test_each_process_has_a_device_of_its_own(
+        self, machine: Path, make_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = make_run(train={"device": "cuda", "processes": 2})
+        run_supervised(folder.path, worker=[sys.executable, "-c", self.SHOW])
+        log = folder.log_path.read_text()
+        assert log.count("SEES GPU-aaa1,GPU-bbb2 PCI_BUS_ID") == 2
+        assert log.count(f"{machine / 'leases' / 'GPU-bbb2.lock'}") == 2
+        taken = lease(["GPU-bbb2"])
+        with pytest.raises(DeviceTaken, match="only 1 of 2 GPUs is free: GPU GPU-bbb2 is leased by process"):
+            run_supervised(folder.path, worker=[sys.executable, "-c", self.SHOW])
+        lease(["GPU-aaa1"]).release()
+        taken.release()
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+        with pytest.raises(EngineError, match=r"2 processes, each on a GPU of its own, but CUDA_VISIBLE_DEVICES=1 n"):
+            run_supervised(folder.path, worker=[sys.executable, "-c", self.SHOW])
+
+    def test_of_many_visible_devices_a_run_leases_what_it_needs(
+        self, machine: Path, make_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = make_run(train={"device": "cuda"})
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+        run_supervised(folder.path, worker=[sys.executable, "-c", self.SHOW])
+        assert "SEES GPU-bbb2 PCI_BUS_ID" in folder.log_path.read_text()
+
     def test_a_taken_device_refuses_before_anything_is_written(
         self, machine: Path, make_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -192,3 +221,73 @@ class TestRunsOnDevices:
         run_supervised(folder.path, worker=[sys.executable, "-c", self.SHOW])
         assert "SEES None None" in folder.log_path.read_text()
         taken.release()
+
+
+class TestPreparation:
+    """Data is made ready before a device is leased."""
+
+    @pytest.fixture
+    def prepared(self, machine: Path, make_run: Callable[..., RunFolder]) -> Callable[..., tuple[int, RunFolder]]:
+        """Run a fake worker on a device, with its preparation; the exit code and the run."""
+
+        def run(*, queued: bool = False, device: str = "cuda", **options: object) -> tuple[int, RunFolder]:
+            folder = make_run(train={"device": device})
+            worker = fake_worker(folder, steps=3, step_s=0, leases=str(machine / "leases"), **options)
+            code = run_supervised(
+                folder.path,
+                worker=worker,
+                preparation=[*worker, PREPARE],
+                patience=Patience(look_s=0.05),
+                queued=queued,
+            )
+            return code, folder
+
+        return run
+
+    @pytest.mark.parametrize("queued", [False, True])
+    def test_no_device_is_held_meanwhile(
+        self, prepared: Callable[..., tuple[int, RunFolder]], machine: Path, queued: bool
+    ) -> None:
+        lease(["GPU-aaa1", "GPU-bbb2"]).release()
+        code, folder = prepared(queued=queued)
+        assert code == 0
+        assert "PREPARED '' []" in folder.log_path.read_text()
+        kinds = [event["kind"] for event in read_events(folder)]
+        assert kinds == ["queued"] * queued + ["started", "done"]
+        status = read_status(folder)
+        assert status is not None
+        assert (status.phase, status.attempt, status.rows_to_prepare) == ("done", 1, 0)
+
+    def test_a_run_without_a_lease_prepares_in_its_worker(self, prepared: Callable[..., tuple[int, RunFolder]]) -> None:
+        code, folder = prepared(device="cpu")
+        assert code == 0
+        assert "PREPARED" not in folder.log_path.read_text()
+
+    @pytest.mark.parametrize("queued", [False, True])
+    def test_a_stop_is_heard_and_no_worker_begins(
+        self, prepared: Callable[..., tuple[int, RunFolder]], queued: bool
+    ) -> None:
+        code, folder = prepared(prepare="stop", queued=queued)
+        assert code == 3
+        assert describe(folder).state == "stopped"
+        assert "started" not in [event["kind"] for event in read_events(folder)]
+        assert control.pending(folder, "stop") is None
+        assert not is_held(folder.tree_lock_path)
+        lease(["GPU-aaa1", "GPU-bbb2"]).release()
+
+    def test_its_death_is_the_run_s_end_and_can_be_resumed(
+        self, prepared: Callable[..., tuple[int, RunFolder]]
+    ) -> None:
+        code, folder = prepared(prepare="9")
+        assert code == 1
+        assert "the process that prepares its data was killed by the kernel or by hand" in describe(folder).reason
+        lease(["GPU-aaa1", "GPU-bbb2"]).release()
+        assert run_supervised(folder.path, worker=fake_worker(folder, steps=3, step_s=0)) == 0
+
+    def test_where_the_devices_are_taken_in_the_meantime_the_run_queues(
+        self, prepared: Callable[..., tuple[int, RunFolder]], machine: Path
+    ) -> None:
+        lease(["GPU-aaa1", "GPU-bbb2"]).release()
+        code, folder = prepared(prepare="taken")
+        assert code == 0
+        assert [event["kind"] for event in read_events(folder)] == ["queued", "started", "done"]

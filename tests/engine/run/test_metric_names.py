@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.run.config import METHODS
-from engine.run.metric_names import METRICS, TABLE, metric_info
+from engine.run.metric_names import METRICS, TABLE, metric_info, source_family
 
 
 def test_names_are_unique_and_complete() -> None:
@@ -35,6 +35,30 @@ def test_held_out_names_and_standard_errors_are_derived() -> None:
     own = metric_info("kl/policy_reference_standard_error")
     assert own is not None
     assert own.definition.startswith("standard error of kl/policy_reference_nats_per_sequence")
+
+
+def test_a_figure_of_one_source_means_what_the_whole_means() -> None:
+    one = metric_info("eval_rewards/accuracies/near.2")
+    assert one is not None
+    assert (one.unit, one.denominator) == ("share", "held-out pairs")
+    assert one.definition.startswith("of near.2 alone, on held-out data: pairs whose chosen")
+    error = metric_info("eval_loss_standard_error/near")
+    assert error is not None
+    assert error.definition.startswith("of near alone, standard error of eval_loss")
+    # A source may be called as another metric's end is.
+    own = metric_info("eval_loss/policy_avg")
+    assert own is not None
+    assert "alone" in own.definition
+    assert source_family("eval_loss/a") == source_family("eval_loss/b") == "eval_loss"
+    for name in (
+        "eval_loss",
+        "loss/a",
+        "eval_rewards/accuracies",
+        "eval_rewards/chosen",
+        "eval_made_up/a",
+        "eval_loss/",
+    ):
+        assert source_family(name) == ""
 
 
 def test_unknown_names_are_unknown() -> None:

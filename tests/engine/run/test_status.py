@@ -107,7 +107,8 @@ class TestDescribe:
         assert state.state == (phase if phase in FINAL_PHASES else "interrupted")
         assert not state.alive
         if state.state == "interrupted":
-            assert state.reason == "killed at step 7; resume continues from step 5"
+            at = "while it was queued" if phase == "queued" else "at step 7"
+            assert state.reason == f"killed {at}; resume continues from step 5"
             assert state.resumable
 
     @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -17,12 +18,13 @@ import pytest
 
 from engine.errors import ConfigError, RunFolderError
 from engine.run import control
+from engine.run.detached_start import import_root, start_detached
 from engine.run.events import read_events
 from engine.run.folder import RunFolder
 from engine.run.locks import hold, is_held
 from engine.run.metrics_log import read_metrics
 from engine.run.status import describe, new_status, read_status, write_status
-from engine.run.supervisor import Patience, import_root, main, run_supervised, start_detached
+from engine.run.supervisor import Patience, main, run_supervised
 from tests.engine.run.fake_worker import loss_of
 from tests.engine.run.run_processes import fake_worker, supervisor_pid, wait_until, worker_pids
 
@@ -180,6 +182,42 @@ class TestForeground:
         assert "usage" in capsys.readouterr().err
 
 
+class TestSeveralProcesses:
+    """A worker of three processes that train together."""
+
+    @pytest.fixture
+    def three(self, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+        monkeypatch.setattr("engine.run.worker_process.PEER_GRACE_S", 0.2)
+        return make_run(train={"device": "cpu", "processes": 3})
+
+    def test_they_are_one_group_with_the_run_s_locks_and_stop_together(self, three: RunFolder) -> None:
+        start(three, **FOREVER)
+        pids = wait_until(lambda: len(found := worker_pids(three)) == 3 and found, "three processes")
+        told = [Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in pids]
+        assert sorted(word for words in told for word in words if word.startswith(b"WORKBENCH_RANK=")) == [
+            b"WORKBENCH_RANK=0", b"WORKBENCH_RANK=1", b"WORKBENCH_RANK=2",
+        ]  # fmt: skip
+        assert len({os.getpgid(pid) for pid in pids}) == 1
+        control.request(three, "stop")
+        wait_until(lambda: not describe(three).alive, "the end")
+        assert describe(three).state == "stopped"
+
+    @pytest.mark.parametrize(
+        ("others", "what"),
+        [("9", r"process [12] of 3 \(numbered from 0\) was killed"), ("told", "process [12] of 3: out of memory")],
+    )
+    def test_one_that_fails_ends_the_others_and_is_the_reason(self, three: RunFolder, others: str, what: str) -> None:
+        worker = fake_worker(three, others=others, obeys=False, **FOREVER)
+        assert run_supervised(three.path, worker=worker, patience=SWIFT) == 1
+        assert re.search(what, describe(three).reason)
+        assert worker_pids(three) == []
+
+    def test_one_that_only_missed_another_is_not_the_reason(self, three: RunFolder) -> None:
+        worker = fake_worker(three, others="11", crash_at=1, crash="peer lost")
+        assert run_supervised(three.path, worker=worker, patience=SWIFT) == 1
+        assert "(numbered from 0) died of signal 11" in describe(three).reason
+
+
 class TestDetached:
     """`start_detached`: the supervisor has a session of its own."""
 
@@ -238,9 +276,11 @@ class TestDetached:
         folder = make_run()
         terminal, slave = pty.openpty()
         program = (
-            "import os, sys, time\n"
+            "import os, signal, sys, time\n"
+            # A suite that is itself run under nohup hands an ignored SIGHUP down.
+            "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
             "os.login_tty(0)\n"
-            "from engine.run.supervisor import start_detached\n"
+            "from engine.run.detached_start import start_detached\n"
             "start_detached(sys.argv[1], worker=sys.argv[2:])\n"
             "time.sleep(300)\n"
         )

@@ -1,0 +1,145 @@
+"""Groups of completions of the same prompt, measured before an update, and cut into micro-batches.
+
+Log-probs come from the training forward over the very micro-batches that are trained on, so the first ratio is exactly
+1. What a group shares, its prompt, goes through the model once for all its completions in a micro-batch. Completion i
+of a step answers prompt i // G. Shapes: N completion tokens of a micro-batch, D completions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import compress
+
+import torch
+
+from engine.data.examples import PromptExample
+from engine.data.host_copies import on_device
+from engine.data.packing import Document, PackedBatch, fill_by_token_budget, pack
+from engine.methods.rollout import MeasuredBatch
+from engine.model.adapters import REFERENCE, REWARD, RoleModel
+from engine.model.heads import ScalarHead
+from engine.model.sampler import Completion
+
+
+@dataclass
+class GroupBatch(MeasuredBatch):
+    """A micro-batch of groups; `indices` ascend."""
+
+    counted: list[bool] = field(default_factory=list)
+    """Which completions take part in the loss; filled in with the advantages."""
+
+    @property
+    def places_D(self) -> torch.Tensor:
+        """`indices` as int64."""
+        return on_device(self.indices, self.log_probs_N.device, torch.int64)
+
+    @property
+    def tokens_D(self) -> torch.Tensor:
+        """Tokens of each completion, fp32."""
+        return on_device(self.batch.targets_per_document, self.log_probs_N.device, torch.float32)
+
+    @property
+    def counted_N(self) -> torch.Tensor:
+        """1 for tokens that take part in the loss, else 0, fp32."""
+        counted_D = on_device(self.counted, self.log_probs_N.device, torch.float32)
+        return counted_D.index_select(0, self.batch.document_N)
+
+    @property
+    def counted_lengths(self) -> list[int]:
+        """Tokens of each completion that takes part in the loss."""
+        return list(compress(self.batch.targets_per_document, self.counted))
+
+
+def measure_groups(
+    roles: RoleModel,
+    reward_head: ScalarHead,
+    prompts: Sequence[PromptExample],
+    completions: Sequence[Completion],
+    *,
+    mini_batches: int,
+    temperature: float,
+    budget: int,
+    device: torch.device,
+    check: Callable[[], None],
+) -> list[GroupBatch]:
+    """Every completion under policy, reference and reward model, without gradient.
+
+    `completions` holds the groups of `prompts` one after the other, of equal size. Group g belongs to mini-batch g mod
+    `mini_batches`; each mini-batch is packed on its own. `check` may raise StopRequested.
+    """
+    measured = []
+    for mini_batch, indices in _micro_batches(prompts, completions, mini_batches, budget):
+        check()
+        batch = pack(documents_of(prompts, completions, indices), device)
+        with torch.no_grad():
+            policy, _ = roles.scores(batch, roles.trained, temperature=temperature, entropy=True)
+            reference, _ = roles.scores(batch, REFERENCE, temperature=temperature)
+            raw_D = _judged(roles, reward_head, batch)
+        assert policy.entropy_N is not None
+        measured.append(
+            GroupBatch(
+                mini_batch, indices, batch, policy.log_probs_N, reference.log_probs_N, policy.entropy_N,
+                tuple(completions[i].stopped for i in indices), raw_D,
+            )
+        )  # fmt: skip
+    return measured
+
+
+def judge_completions(
+    roles: RoleModel,
+    reward_head: ScalarHead,
+    prompts: Sequence[PromptExample],
+    completions: Sequence[Completion],
+    *,
+    budget: int,
+    device: torch.device,
+    check: Callable[[], None],
+) -> torch.Tensor:
+    """What the reward model alone says of each completion, in their order, (D,); `completions` as in
+    `measure_groups`.
+    """
+    raw_D = torch.zeros(len(completions), device=device)
+    for _, indices in _micro_batches(prompts, completions, 1, budget):
+        check()
+        batch = pack(documents_of(prompts, completions, indices), device)
+        with torch.no_grad():
+            raw_D.index_copy_(0, on_device(indices, device, torch.int64), _judged(roles, reward_head, batch))
+    return raw_D
+
+
+def documents_of(
+    prompts: Sequence[PromptExample], completions: Sequence[Completion], indices: Sequence[int]
+) -> list[Document]:
+    """Completions as documents; of each group the first holds the prompt and the others share it."""
+    generations = len(completions) // len(prompts)
+    documents, before = [], -1
+    for i in indices:
+        prompt = prompts[i // generations].prompt
+        shared = len(prompt) if i // generations == before else 0
+        documents.append(Document.completion(prompt, completions[i].ids, shared=shared))
+        before = i // generations
+    return documents
+
+
+def _judged(roles: RoleModel, reward_head: ScalarHead, batch: PackedBatch) -> torch.Tensor:
+    judged_TH = roles.hidden(batch, REWARD).float()
+    return reward_head(judged_TH.index_select(0, batch.last_rows_D))
+
+
+def _micro_batches(
+    prompts: Sequence[PromptExample], completions: Sequence[Completion], mini_batches: int, budget: int
+) -> Iterator[tuple[int, list[int]]]:
+    """(mini-batch, completions) of every micro-batch; a group is divided only where it alone is over the budget."""
+    generations = len(completions) // len(prompts)
+    for k in range(min(mini_batches, len(prompts))):
+        parts: list[list[int]] = []
+        sizes: list[int] = []
+        for g in range(k, len(prompts), mini_batches):
+            group = range(g * generations, (g + 1) * generations)
+            room = max(1, budget - len(prompts[g].prompt))
+            for part in fill_by_token_budget([len(completions[i].ids) for i in group], room):
+                parts.append([group[i] for i in part])
+                sizes.append(len(prompts[g].prompt) + sum(len(completions[group[i]].ids) for i in part))
+        for filled in fill_by_token_budget(sizes, budget):
+            yield k, sorted(i for part in filled for i in parts[part])

@@ -1,0 +1,340 @@
+"""The rows of a dataset or a preference set: a grid of any size, and one row to read.
+
+Owns what is read when: the file is opened in a thread while the screen draws, the row under the cursor is read where it
+is shown, a filter runs while its hits appear. Invariants: the grid shows rows of the open file alone; a file that goes
+away is told and the screen stays; every layer (row, filter, screen) is left by one Esc.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Generator, Iterable
+from typing import ClassVar
+
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.events import Resize
+from textual.timer import Timer
+from textual.widget import Widget
+from textual.widgets import Input
+
+from screens.grid import BLOCK_ROWS, Grid
+from screens.leaving import Opening
+from screens.row_view import RowView
+from screens.station import KNOWN_ERRORS, Station
+from screens.tasks import Task
+from workbench.dataset_window import Cells, Hits, RowWindow, cell_of, open_window
+from workbench.dataset_window_subject import RowReading, Subject, find_subject, raw_json, read_row
+
+TYPING_S = 0.2
+"""A filter starts so long after the last key."""
+GROWTH_S = 0.25
+SAY_EVERY_S = 0.1
+MOST_COPIED = 100_000
+"""Characters; terminals take about that much of a clipboard sequence."""
+Opened = tuple[Subject, RowWindow, list[Cells]]
+
+
+class Inspect(Station):
+    """Look at rows."""
+
+    NAME = "inspect"
+    TITLE = "inspect"
+    CSS_PATH = "inspect.tcss"
+    HELP = (
+        "The rows of a dataset as the file has them, or of a preference set. Only what you look at is read, so ten "
+        "million rows open as fast as ten. Cells show the beginning of their text; ∅ is a missing value, which is not "
+        "the empty text.\n\n"
+        "enter reads the row under the cursor as training would see it: who says what, two answers side by side. A row "
+        "that cannot be used says why and shows its columns. In a wide terminal the row stands beside the grid.\n\n"
+        "/ keeps the rows that contain a text in any column, whatever its case; hits show while the search goes on. "
+        "esc leaves the row, then the filter, then the screen."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "n", "step(1)", "next", id="inspect.next", tooltip="The next row, or the next that matches the filter."
+        ),
+        Binding("N", "step(-1)", "before", id="inspect.before", tooltip="The row before."),
+        Binding("slash", "filter", "filter", id="inspect.filter", tooltip="Keep the rows that contain a text."),
+        Binding("t", "side", "train/eval", id="inspect.side", tooltip="The other side of a preference set."),
+        Binding("r", "raw", "raw", id="inspect.raw", tooltip="The row as JSON, as the file has it."),
+        Binding("y", "copy", "copy", id="inspect.copy", tooltip="Copy the cell under the cursor, whole."),
+    ]
+
+    def __init__(self, subject: str = "") -> None:
+        super().__init__(subject)
+        self._about: Subject | None = None
+        self._window: RowWindow | None = None
+        self._raw = False
+        self._row_read: int | None = None
+        self._row_busy = False
+        self._hits: list[int] | None = None
+        self._search = 0
+        """Counts searches; one that is not the latest stops."""
+        self._searched = ""
+        self._typing: Timer | None = None
+        self._growth: Timer | None = None
+        self._opening: Opening[RowWindow] = Opening(lambda window: window.close())
+
+    def compose_body(self) -> Iterable[Widget]:
+        yield Grid(id="grid")
+        yield RowView(id="row")
+
+    def on_mount(self) -> None:
+        self._grid.focus()
+        self._open("train")
+
+    def on_unmount(self) -> None:
+        self._search += 1
+        self._opening.leave()
+
+    @property
+    def _grid(self) -> Grid:
+        return self.query_one(Grid)
+
+    @property
+    def _row_shown(self) -> bool:
+        return self.has_class("-reading") or self.size.width >= 100
+
+    # Opening.
+
+    def _open(self, side: str) -> None:
+        workspace, name = self.workspace, self.subject
+
+        def work(task: Task) -> Opened:
+            subject = find_subject(workspace, name, side)
+            window = self._opening.open(lambda: open_window(subject.path, subject.file_kind))
+            try:
+                return subject, window, window.rows(0, BLOCK_ROWS)
+            except BaseException:
+                self._opening.close(window)
+                raise
+
+        self.start_task(f"opening {name or 'a dataset'}", work, self._opened, failed=self._refused)
+
+    def _opened(self, opened: Opened) -> None:
+        before, (self._about, self._window, first) = self._window, opened
+        self.subject = self._about.name
+        self._row_read = None
+        self._end_search()
+        self._grid.show(self._window, first, empty="no rows")
+        if before is not None:
+            self._opening.close(before)
+        self.refresh_bindings()
+        if self._growth is not None:
+            self._growth.stop()
+        self._growth = None if self._grown() else self.set_interval(GROWTH_S, self._grown)
+        self.say(self._about.warning or self._window.note, "bad" if self._about.warning else "")
+        for field in self.query("#filter").results(Input):  # typed while the file was opened
+            self._start_search(field.value)
+        self._follow()
+
+    def _refused(self, error: BaseException) -> None:
+        """The screen says what is wrong as long as it is, not only as long as a toast."""
+        self.say(str(error) if isinstance(error, KNOWN_ERRORS) else "", "bad")
+        self.complain(error)
+
+    def _grown(self) -> bool:
+        """Show what the window knows by now; whether these are all the rows, by the one look that was drawn."""
+        if self._window is None or self._about is None:
+            return True
+        done = self._window.complete  # before the rows are counted: what ends in between is shown by the next look
+        if self._hits is None:
+            self._grid.grow()
+        if done and self._growth is not None:
+            self._growth.stop()
+            self._growth = None
+        count = self._window.rows_so_far
+        rows = "1 row" if done and count == 1 else f"{count:,}{'' if done else '+'} rows"
+        name = self._about.name + (f" · {self._about.side}" if self._about.side else "")
+        note = f" · {self._about.note}" if self._about.note else ""
+        self.say_where(f"{name} · {rows} · {len(self._window.columns)} columns · {self._about.shape}{note}")
+        if self._hits is None and self._window.note and not self._about.warning:
+            self.say(self._window.note)
+        return done
+
+    # Reading a row.
+
+    @on(Grid.Moved)
+    def _moved(self) -> None:
+        self._follow()
+
+    @on(Grid.Opened)
+    def _open_row(self) -> None:
+        self.action_read()
+
+    @on(Grid.Failed)
+    def _failed(self, event: Grid.Failed) -> None:
+        self._refused(event.error)
+
+    def on_resize(self, event: Resize) -> None:
+        self._follow()
+
+    def action_read(self) -> None:
+        if self._grid.row_number is not None:
+            self.add_class("-reading")
+            self.query_one(RowView).focus()
+            self._follow()
+
+    def action_step(self, by: int) -> None:
+        self._grid.action_move(by)
+
+    def action_raw(self) -> None:
+        self._raw = not self._raw
+        self._row_read = None
+        if self._row_shown:
+            self._follow()
+        else:
+            self.action_read()
+
+    def _follow(self) -> None:
+        """Read the row under the cursor where it is shown; the latest one, however fast the cursor moves."""
+        wanted = self._grid.row_number
+        if self._row_shown and not self._row_busy and wanted is not None and wanted != self._row_read:
+            self._row_busy = True
+            self.run_worker(self._read_rows(), exit_on_error=True)
+
+    async def _read_rows(self) -> None:
+        try:
+            while (number := self._grid.row_number) is not None and number != self._row_read:
+                window, subject, raw = self._window, self._about, self._raw
+                if window is None or subject is None:
+                    return
+                self._row_read = number
+                try:
+                    title, reading, text = await asyncio.to_thread(_row_of, window, subject, number, raw)
+                except KNOWN_ERRORS as error:
+                    title, reading, text = window.place(number), RowReading(reason=str(error)), ""
+                self.query_one(RowView).show_row(title, reading, text)
+        finally:
+            self._row_busy = False
+
+    # Filter.
+
+    @on(Input.Changed, "#filter")
+    def _filter_typed(self, event: Input.Changed) -> None:
+        if self._typing is not None:
+            self._typing.stop()
+        self._typing = self.set_timer(TYPING_S, lambda: self._start_search(event.value))
+
+    def _leave_filter(self, *, keep: bool) -> None:
+        if self._typing is not None:
+            self._typing.stop()
+        field = self.query_one("#filter", Input)
+        if keep:
+            self._start_search(field.value)
+        else:
+            field.remove()
+            self._end_search()
+        self._grid.focus()
+
+    def _start_search(self, text: str) -> None:
+        if self._window is None or (self._hits is not None and text == self._searched):
+            return
+        if not text:
+            self._end_search()
+            return
+        self._search += 1
+        self._searched = text
+        self._hits = []
+        self._grid.show_only(self._hits, empty="no row contains it so far")
+        self.run_worker(self._find(self._window, text, self._search, self._hits), exit_on_error=True)
+
+    def _end_search(self) -> None:
+        self._search += 1
+        if self._hits is not None:
+            self._hits = None
+            self._grid.show_only(None)
+            self.say("")
+            self._follow()
+
+    async def _find(self, window: RowWindow, text: str, search: int, hits: list[int]) -> None:
+        found_in = window.matching(text, lambda: search != self._search)
+        try:
+            await self._show_hits(found_in, window, search, hits)
+        except KNOWN_ERRORS as error:
+            self._refused(error)
+        # Not where this was cancelled: then a thread is inside, and ends the search itself.
+        await asyncio.to_thread(found_in.close)
+
+    async def _show_hits(
+        self, found_in: Generator[Hits, None, None], window: RowWindow, search: int, hits: list[int]
+    ) -> None:
+        said = 0.0
+        scanned = 0
+        while search == self._search:
+            found = await asyncio.to_thread(_next_of, found_in, lambda: search != self._search)
+            if search != self._search:
+                return
+            if found is None:
+                self._say_hits(hits, f"of {scanned:,} rows")
+                return
+            hits += found.numbers
+            scanned = found.scanned
+            if time.monotonic() - said > SAY_EVERY_S:
+                said = time.monotonic()
+                self._say_hits(hits, f"searched {scanned:,} of {window.rows_so_far:,} rows; esc ends it")
+
+    def _say_hits(self, hits: list[int], how_far: str) -> None:
+        self._grid.grow()
+        rows = "1 row contains" if len(hits) == 1 else f"{len(hits):,} rows contain"
+        self.say(f'{rows} "{self._searched}" · {how_far}')
+        self._follow()
+
+    # The other keys.
+
+    def action_side(self) -> None:
+        if self._about is not None and self._about.side:
+            if self.query("#filter"):
+                self._leave_filter(keep=False)
+            self._open("eval" if self._about.side == "train" else "train")
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "side" and not (self._about and self._about.side):
+            return False
+        return super().check_action(action, parameters)
+
+    def action_copy(self) -> None:
+        window, number, column = self._window, self._grid.row_number, self._grid.column_name
+        if window is not None and number is not None:
+            self.start_task("copying", lambda task: cell_of(window.row(number).get(column)), self._copied)
+
+    def _copied(self, text: str | None) -> None:
+        if text is None:
+            self.say("the cell has no value; nothing is copied")
+            return
+        self.app.copy_to_clipboard(text[:MOST_COPIED])
+        whole = "" if len(text) <= MOST_COPIED else f", the first of {len(text):,}"
+        self.say(f"copied {min(len(text), MOST_COPIED):,} characters of {self._grid.column_name}{whole}", "good")
+
+    def action_back(self) -> None:
+        if isinstance(self.focused, Input):
+            self._leave_filter(keep=False)
+        elif self.has_class("-reading"):
+            self.remove_class("-reading")
+            self._grid.focus()
+        elif self.query("#filter"):
+            self._leave_filter(keep=False)
+        else:
+            super().action_back()
+
+
+def _row_of(window: RowWindow, subject: Subject, number: int, raw: bool) -> tuple[str, RowReading, str]:
+    """(where it stands, how it reads, its JSON where that is wanted) of one row."""
+    row = window.row(number)
+    place = window.place(number)
+    if raw:
+        return f"{place} · as the file has it", RowReading(), raw_json(row)
+    reading = read_row(subject, row, place)
+    if reading.reason or subject.recognition is None:
+        return place, reading, ""
+    return f"{place} · as it is trained on ({subject.shape})", reading, ""
+
+
+def _next_of(found_in: Generator[Hits, None, None], over: Callable[[], bool]) -> Hits | None:
+    """In a thread: the next hits; a search that is over by then is ended where it runs."""
+    found = next(found_in, None)
+    if over():
+        found_in.close()
+    return found

@@ -1,0 +1,371 @@
+"""One panel of curves in braille: title with last values, y ticks, curves, and the steps below.
+
+Owns how a panel is drawn and what of it is sent to the terminal. Invariants: new points cost only themselves; a spike
+is seen at any width; values that are no numbers leave a gap and a mark on the axis; only cells that changed are sent.
+Refuses to know files, and which panels there are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from rich.style import Style
+from textual.events import Resize
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+from engine.run.safe_text import safe
+from screens.plot_canvas import (
+    BAD,
+    FAINT,
+    HELD_OUT,
+    LABEL,
+    LINE,
+    REFERENCE,
+    SECOND,
+    THIRD,
+    TITLE,
+    VALUE,
+    Canvas,
+)
+from screens.plot_rows import PlotRow, centred, changed_spans
+from screens.plot_title import POINTS, LastValue, title_parts
+from workbench.curve_columns import Axis, Columns, axis, short_number, smoothed
+from workbench.curve_panels import Panel, Trace
+from workbench.curves import Event, Points
+from workbench.text_wrapping import cut
+
+GUTTER = 7
+LEAST_WIDTH, LEAST_HEIGHT = 20, 4
+ROWS_A_TICK = 2
+NEAR = 1.0
+"""A reference line is shown where it is no further from the curves than so many times their range."""
+ROOM = 0.25
+"""Room beyond a value that left the axis, as a share of the range: each other axis is a whole panel sent."""
+FILLED = 0.25
+"""Share of the axis below which the curves get a narrower one."""
+SMOOTH_OVER = 1 / 24
+"""Reach of the smoothing, as a share of the width."""
+_TONES = {"line": LINE, "dashes": SECOND, "dots": THIRD, "points": HELD_OUT}
+_GAPS = {"line": 0, "dashes": 3, "dots": 1}
+_EVENTS = {"checkpoint": "┴", "resumed": "▲"}
+_CLASSES = {
+    REFERENCE: "reference", FAINT: "faint", LINE: "line", SECOND: "second", THIRD: "third", HELD_OUT: "held-out",
+    BAD: "bad", LABEL: "label", TITLE: "title", VALUE: "value",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a panel shows."""
+
+    panel: Panel
+    first_step: int
+    last_step: int
+    events: tuple[Event, ...] = ()
+    empty: str = "no values yet"
+    """What it says while there is nothing to draw."""
+    log: bool = False
+    """Draw against a logarithmic axis where all values are above 0."""
+
+
+class Plot(Widget):
+    """A panel of curves. `show` draws it again, as far as it has changed."""
+
+    COMPONENT_CLASSES = {f"plot--{name}" for name in _CLASSES.values()}  # noqa: RUF012 (Textual's own declaration)
+    DEFAULT_CSS = """
+    Plot { width: 1fr; height: 1fr; }
+    Plot > .plot--title { color: $foreground; text-style: bold; }
+    Plot > .plot--value { color: $foreground; }
+    Plot > .plot--label { color: $text-muted; }
+    Plot > .plot--reference { color: $text-muted; }
+    Plot > .plot--faint { color: $primary 45%; }
+    Plot > .plot--line { color: $primary; }
+    Plot > .plot--second { color: $error; }
+    Plot > .plot--third { color: $success; }
+    Plot > .plot--held-out { color: $accent; }
+    Plot > .plot--bad { color: $error; text-style: bold; }
+    """
+
+    def __init__(self, *, plain: bool = False, id: str | None = None) -> None:
+        """`plain` draws with ASCII alone."""
+        super().__init__(id=id)
+        self._plain = plain
+        self._scene: Scene | None = None
+        self._scale: Axis | None = None
+        self._scale_key: tuple[object, ...] = ()
+        """While it is the same the axis changes only where a value lies beyond it."""
+        self._metrics: Mapping[str, Points] = {}
+        self._columns: dict[str, Columns] = {}
+        self._rows: list[PlotRow] = []
+        self._strips: dict[int, Strip] = {}
+        self._inks: dict[int, Style] = {}
+
+    @property
+    def text(self) -> str:
+        """What it shows, as lines."""
+        return "\n".join((row.wide + row.text).rstrip() for row in self._rows)
+
+    def show(self, scene: Scene | None, metrics: Mapping[str, Points]) -> None:
+        """Show a panel with the points that there are now."""
+        same = scene == self._scene
+        self._scene, self._metrics = scene, metrics
+        changed = self._follow()
+        if changed or not same:
+            self._draw()
+
+    def on_resize(self, event: Resize) -> None:
+        self._columns = {}
+        self._follow()
+        self._draw()
+
+    def notify_style_update(self) -> None:
+        self._inks, self._strips = {}, {}
+        super().notify_style_update()
+
+    def render_line(self, y: int) -> Strip:
+        if y >= len(self._rows):
+            return Strip.blank(self.size.width, self.rich_style)
+        if y not in self._strips:
+            self._strips[y] = self._strip(self._rows[y])
+        return self._strips[y]
+
+    # From points to columns.
+
+    @property
+    def _canvas_size(self) -> tuple[int, int]:
+        return self.size.width - GUTTER, self.size.height - 2
+
+    def _follow(self) -> bool:
+        """Take in new points; whether any curve has changed."""
+        width, height = self._canvas_size
+        if self._scene is None or width < LEAST_WIDTH - GUTTER or height < LEAST_HEIGHT - 2:
+            return True
+        changed = False
+        names = {name for trace in self._scene.panel.traces for name in (trace.metric, trace.error) if name}
+        for name in names:
+            columns = self._columns.get(name)
+            wanted = (self._scene.first_step, self._scene.last_step, 2 * width)
+            if columns is None or (columns.first_step, columns.last_step, columns.width) != wanted:
+                columns = self._columns[name] = Columns(*wanted)
+                changed = True
+            changed = columns.follow(self._metrics.get(name)) or changed
+        for name in set(self._columns) - names:
+            del self._columns[name]
+        return changed
+
+    # From columns to rows of text.
+
+    def _draw(self) -> None:
+        width, height = self._canvas_size
+        if self._scene is None:
+            rows = []
+        elif width < LEAST_WIDTH - GUTTER or height < LEAST_HEIGHT - 2:
+            rows = [PlotRow("", b"", cut(self._scene.panel.title, self.size.width))]
+        else:
+            body = self._body(self._scene, width, height)
+            rows = [self._title(self._scene), *body]
+        self._put(rows)
+
+    def _body(self, scene: Scene, width: int, height: int) -> list[PlotRow]:
+        canvas = Canvas(width, height)
+        traces = [trace for trace in scene.panel.traces if self._columns[trace.metric].points]
+        scale = self._scale = self._axis(scene, traces, height)
+        breaks = [0] * (2 * width)
+        for trace in scene.panel.traces:
+            for x, broken in enumerate(self._columns[trace.metric].broken):
+                breaks[x] += broken
+        if traces:
+            self._references(canvas, scene, scale)
+            for trace in [one for one in reversed(traces) if one.kind != "points"]:
+                self._curve(canvas, trace, scale)
+            for place, trace in enumerate([one for one in traces if one.kind == "points"]):
+                self._marks(canvas, self._columns[trace.metric], scale, POINTS[place % 3], HELD_OUT)
+            for reference in scene.panel.references:
+                if 0 <= scale.share(reference.value) <= 1:
+                    canvas.write(_dot(scale, reference.value, 4 * height) >> 2, f" {reference.label}", LABEL)
+        rows = self._with_gutter(canvas, scale if traces else None, scene.panel.scale)
+        if not traces:
+            broken = sum(breaks)
+            words = f"no finite value in {broken:,}" if broken else scene.empty
+            rows[height // 2] = centred(words, width + GUTTER)
+        return [*rows, self._bottom(scene, width, breaks)]
+
+    def _axis(self, scene: Scene, traces: Sequence[Trace], height: int) -> Axis:
+        low, high = math.inf, -math.inf
+        for trace in traces:
+            columns = self._columns[trace.metric]
+            low, high = min(low, columns.low_at_all), max(high, columns.high_at_all)
+            for x, error in self._errors(trace):
+                low, high = min(low, columns.last[x] - error), max(high, columns.last[x] + error)
+        if traces:
+            span = high - low
+            for reference in scene.panel.references:
+                if low - NEAR * span <= reference.value <= high + NEAR * span:
+                    low, high = min(low, reference.value), max(high, reference.value)
+        before, key = self._scale, self._scale_key
+        same = (scene.panel, scene.first_step, scene.last_step, scene.log)
+        self._scale_key = (*same, height, sum(columns.renewals for columns in self._columns.values()))
+        if before is not None and key == self._scale_key and traces:
+            if not (before.low <= low and high <= before.high):
+                low, high = _with_room(low, high, before)
+            elif before.log or high - low >= FILLED * (before.high - before.low):
+                return before
+        return axis(low, high, max(2, height // ROWS_A_TICK), log=scene.log, share=scene.panel.share)
+
+    def _errors(self, trace: Trace) -> list[tuple[int, float]]:
+        """Columns that have a standard error, and the error."""
+        if trace.error not in self._columns:
+            return []
+        errors, values = self._columns[trace.error], self._columns[trace.metric]
+        return [(x, errors.last[x]) for x, count in enumerate(errors.count) if count and values.count[x]]
+
+    def _references(self, canvas: Canvas, scene: Scene, scale: Axis) -> None:
+        for reference in scene.panel.references:
+            if 0 <= scale.share(reference.value) <= 1:
+                canvas.level(_dot(scale, reference.value, canvas.dots[1]))
+
+    def _curve(self, canvas: Canvas, trace: Trace, scale: Axis) -> None:
+        columns, rows = self._columns[trace.metric], canvas.dots[1]
+        for x, error in self._errors(trace):
+            value = columns.last[x]
+            canvas.vertical(x, _dot(scale, value + error, rows), _dot(scale, value - error, rows), FAINT)
+        tone = _TONES[trace.kind]
+        if columns.points == 1:
+            self._marks(canvas, columns, scale, "●", tone)
+            return
+        smooth = trace.smooth and columns.points >= columns.width
+        fill = (columns.count, columns.broken)
+        tops, bottoms = _dots(scale, columns.high, rows), _dots(scale, columns.low, rows)
+        firsts, lasts = _dots(scale, columns.first, rows), _dots(scale, columns.last, rows)
+        canvas.curve(tops, bottoms, firsts, lasts, *fill, FAINT if smooth else tone, gap=_GAPS[trace.kind])
+        if smooth:
+            means = _dots(scale, smoothed(columns, max(3.0, columns.width * SMOOTH_OVER)), rows)
+            canvas.curve(means, means, means, means, *fill, tone)
+
+    def _marks(self, canvas: Canvas, columns: Columns, scale: Axis, mark: str, tone: int) -> None:
+        for x, count in enumerate(columns.count):
+            if count:
+                for value in {columns.low[x], columns.high[x]}:
+                    canvas.mark(x, _dot(scale, value, canvas.dots[1]), mark, tone)
+
+    def _with_gutter(self, canvas: Canvas, scale: Axis | None, factor: float) -> list[PlotRow]:
+        labels: dict[int, str] = {}
+        if scale is not None:
+            for tick in scale.ticks:
+                labels[_dot(scale, tick, canvas.dots[1]) >> 2] = short_number(tick * factor, 6, scale.step * factor)
+        rows = []
+        for row in range(canvas.height):
+            label = labels.get(row)
+            gutter = " " * 6 + "│" if label is None else f"{label:>6}┤"
+            text = gutter + canvas.line(row, plain=self._plain)
+            rows.append(PlotRow(text, bytes([LABEL]) * GUTTER + bytes(canvas.tones[row])))
+        return rows
+
+    def _bottom(self, scene: Scene, width: int, breaks: Sequence[int]) -> PlotRow:
+        letters, tones = ["─"] * width, bytearray([LABEL]) * width
+        columns = Columns(scene.first_step, scene.last_step, 2 * width)
+        for event in scene.events:
+            if scene.first_step <= event.step <= scene.last_step and event.kind in _EVENTS:
+                place = columns.place(event.step) >> 1
+                if letters[place] != _EVENTS["resumed"]:
+                    letters[place] = _EVENTS[event.kind]
+        end = f" {scene.last_step:,}"
+        begin = width - len(end)
+        for place, letter in enumerate(end if begin > 0 else ""):
+            letters[begin + place] = letter
+        for x, broken in enumerate(breaks):
+            if broken:
+                letters[x >> 1], tones[x >> 1] = "X" if self._plain else "×", BAD
+        return PlotRow("  step└" + "".join(letters), bytes([LABEL]) * GUTTER + bytes(tones))
+
+    # The title: what it is, its unit, and the last values.
+
+    def _title(self, scene: Scene) -> PlotRow:
+        panel, width = scene.panel, self.size.width
+        unit = f", {panel.unit}" if panel.unit else ""
+        unit += ", log" if self._scale is not None and self._scale.log else ""
+        left, right = title_parts(panel, unit, self._values(panel), width, plain=self._plain)
+        return self._title_row(left, right, width)
+
+    def _title_row(self, left: str, right: str, width: int) -> PlotRow:
+        left = " " + safe(left)
+        padding = " " * (width - 1 - cell_len(left) - cell_len(right))
+        return PlotRow(padding + right + " ", bytes([VALUE]) * (width - cell_len(left)), left)
+
+    def _values(self, panel: Panel) -> list[LastValue]:
+        """(kind or mark, label, last value) of each trace that has one."""
+        found = []
+        marks = iter(POINTS * len(panel.traces))
+        for trace in [one for one in panel.traces if self._columns.get(one.metric)]:
+            kind = next(marks) if trace.kind == "points" and self._columns[trace.metric].points else trace.kind
+            if kind == "points":
+                continue
+            last = self._last(trace.metric)
+            if last is not None:
+                text = short_number(last[1] * panel.scale)
+                error = self._last(trace.error) if trace.error else None
+                if error is not None and error[0] == last[0] and math.isfinite(error[1]):
+                    text += f"±{short_number(error[1] * panel.scale)}"
+                found.append((kind, safe(trace.label), text))
+        return found
+
+    def _last(self, metric: str) -> tuple[int, float] | None:
+        points = self._metrics.get(metric)
+        return None if points is None else points.last()
+
+    # From rows to the terminal.
+
+    def _strip(self, row: PlotRow) -> Strip:
+        segments = [Segment(row.wide, self._ink(TITLE))] if row.wide else []
+        begin = 0
+        tones = row.tones
+        for place in range(1, len(tones) + 1):
+            if place == len(tones) or tones[place] != tones[begin]:
+                segments.append(Segment(row.text[begin:place], self._ink(tones[begin])))
+                begin = place
+        return Strip(segments).adjust_cell_length(self.size.width, self.rich_style)
+
+    def _ink(self, tone: int) -> Style:
+        if tone not in self._inks:
+            name = _CLASSES.get(tone)
+            self._inks[tone] = self.rich_style if name is None else self.get_component_rich_style(f"plot--{name}")
+        return self._inks[tone]
+
+    def _put(self, rows: list[PlotRow]) -> None:
+        """Show other rows; only what differs is drawn again."""
+        before, self._rows = self._rows, rows
+        if len(before) != len(rows):
+            self._strips = {}
+            self.refresh()
+            return
+        changed: list[Region] = []
+        for y, (old, new) in enumerate(zip(before, rows, strict=True)):
+            if old != new:
+                self._strips.pop(y, None)
+                changed += [Region(x, y, width, 1) for x, width in changed_spans(old, new, self.size.width)]
+        if changed:
+            self.refresh(*changed)
+
+
+def _with_room(low: float, high: float, before: Axis) -> tuple[float, float]:
+    """A range with room where values have just gone beyond the axis, so that the next ones need no other at once."""
+    if before.log:
+        return low, high
+    room = ROOM * (high - low)
+    lower = low - room if low < before.low else low
+    return (max(0.0, lower) if low >= 0 else lower), (high + room if high > before.high else high)
+
+
+def _dot(scale: Axis, value: float, rows: int) -> int:
+    """The row of dots of a value, 0 at the top."""
+    return math.floor((1 - scale.share(value)) * (rows - 1) + 0.5)
+
+
+def _dots(scale: Axis, values: Sequence[float], rows: int) -> list[int]:
+    return [0 if value != value else _dot(scale, value, rows) for value in values]

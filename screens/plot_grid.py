@@ -1,0 +1,100 @@
+"""The panels of a run in a grid: as many as fit, the most telling first, and the rest on further pages.
+
+Owns how many fit and which page is shown. Invariant: a change of numbers never moves a panel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from textual.app import ComposeResult
+from textual.containers import Container
+from textual.events import Resize
+
+from screens.plot import Plot, Scene
+from workbench.curves import CurveLog
+
+MOST = 16
+LEAST_WIDTH, LEAST_HEIGHT = 39, 7
+MOST_COLUMNS = 3
+GOOD_HEIGHT = 12
+
+
+def grid_of(panels: int, width: int, height: int) -> tuple[int, int]:
+    """Columns and rows for so many panels, in so much room; fewer, larger panels where there is room to spare."""
+    columns = max(1, min(MOST_COLUMNS, width // LEAST_WIDTH))
+    rows = max(1, height // LEAST_HEIGHT)
+    if columns == 1 and rows == 1 and height >= 12:
+        rows = 2
+    if rows > 2:
+        rows = max(2, height // GOOD_HEIGHT)
+    while columns > 1 and panels <= (columns - 1) * rows:
+        columns -= 1
+    return columns, max(1, min(rows, -(-panels // columns), MOST // columns))
+
+
+class PlotGrid(Container):
+    """Panels side by side. `show` draws what has changed."""
+
+    DEFAULT_CSS = """
+    PlotGrid { layout: grid; grid-gutter: 0; height: 1fr; }
+    """
+
+    def __init__(self, *, plain: bool, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._plots = tuple(Plot(plain=plain) for _ in range(MOST))
+        self._scenes: Sequence[Scene] = ()
+        self._curve_log = CurveLog()
+        self._page = 0
+        self._laid_out = (0, 0)
+
+    def compose(self) -> ComposeResult:
+        for plot in self._plots:
+            plot.display = False
+            yield plot
+
+    @property
+    def pages(self) -> int:
+        """How many pages there are."""
+        columns, rows = self._grid
+        return max(1, -(-len(self._scenes) // (columns * rows)))
+
+    @property
+    def page(self) -> int:
+        """The page that is shown, from 1."""
+        return self._page + 1
+
+    @property
+    def text(self) -> str:
+        """What the panels show, one after the other."""
+        return "\n".join(plot.text for plot in self._plots if plot.display)
+
+    def show(self, scenes: Sequence[Scene], log: CurveLog) -> None:
+        """Show panels with the points there are now."""
+        self._scenes, self._curve_log = scenes, log
+        self._again()
+
+    def turn(self, by: int) -> None:
+        """Another page; after the last comes the first."""
+        self._page = (self._page + by) % self.pages
+        self._again()
+
+    def on_resize(self, event: Resize) -> None:
+        self._again()
+
+    @property
+    def _grid(self) -> tuple[int, int]:
+        return grid_of(len(self._scenes), self.size.width, self.size.height)
+
+    def _again(self) -> None:
+        columns, rows = self._grid
+        if (columns, rows) != self._laid_out:
+            self._laid_out = (columns, rows)
+            self.styles.grid_size_columns, self.styles.grid_size_rows = columns, rows
+        self._page = min(self._page, self.pages - 1)
+        shown = self._scenes[self._page * columns * rows :][: columns * rows]
+        for place, plot in enumerate(self._plots):
+            there = place < len(shown)
+            if plot.display != there:
+                plot.display = there
+            plot.show(shown[place] if there else None, self._curve_log.metrics)

@@ -1,0 +1,47 @@
+"""Lines of a plot as they are shown, and what differs between two of them.
+
+Owns the comparison: what lies close together is sent as one, since moving the cursor costs as much as a few cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+
+from screens.plot_canvas import LABEL
+from workbench.text_wrapping import cut
+
+TAPE = 8
+"""Cells between two changes up to which they are sent as one."""
+
+
+@dataclass(frozen=True)
+class PlotRow:
+    """One line as it is shown: a tone for each cell. `wide` holds text in which a character may be two cells."""
+
+    text: str
+    tones: bytes
+    wide: str = ""
+
+
+def changed_spans(old: PlotRow, new: PlotRow, width: int) -> list[tuple[int, int]]:
+    """Where two rows differ: (first cell, cells), with what lies close together taken as one."""
+    if old.wide != new.wide or len(old.text) != len(new.text):
+        return [(0, width)]
+    spans: list[tuple[int, int]] = []
+    offset = cell_len(new.wide)
+    for x in range(len(new.text)):
+        if old.text[x] != new.text[x] or old.tones[x] != new.tones[x]:
+            at = x + offset
+            if spans and at - (spans[-1][0] + spans[-1][1]) <= TAPE:
+                spans[-1] = (spans[-1][0], at - spans[-1][0] + 1)
+            else:
+                spans.append((at, 1))
+    return spans
+
+
+def centred(words: str, width: int) -> PlotRow:
+    """A row with words in its middle."""
+    text = cut(words, width).center(width)[:width]
+    return PlotRow(text, bytes([LABEL]) * width)

@@ -1,0 +1,60 @@
+"""The title of a panel of curves: what it is, its unit, and the last value of each curve with its mark.
+
+Owns what is left out where there is little room. Invariant: what is returned is as wide as was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.cells import cell_len
+
+from engine.run.safe_text import safe
+from screens.plot_canvas import ASCII_MARKS
+from workbench.curve_panels import LONGEST_SOURCE, Panel
+from workbench.text_wrapping import cut
+
+POINTS = "◆◇○"
+"""The marks of the first, second and third held-out curve of a panel."""
+_LEGEND = {"line": "─", "dashes": "┄", "dots": "┈"}
+_PLAIN_LEGEND = {"line": "*", "dashes": "'", "dots": ":"}
+
+LastValue = tuple[str, str, str]
+"""(kind or mark, label, last value) of a curve."""
+
+
+def title_parts(panel: Panel, unit: str, values: Sequence[LastValue], width: int, *, plain: bool) -> tuple[str, str]:
+    """(title, legend) in less than `width` cells together; `unit` stands behind the title where there is room."""
+    short = panel.short_title or panel.title
+    if panel.by_name:
+        whole = (panel.title + unit, LONGEST_SOURCE)
+        for title, longest in (whole, *((short, cells) for cells in range(LONGEST_SOURCE, 1, -1))):
+            legend = _legend([(kind, cut(label, longest), text) for kind, label, text in values], True, plain)
+            if _fits(title, legend, width):
+                return title, legend
+    for title in (panel.title, short):
+        for with_labels in (True, False):
+            legend = _legend(values, with_labels, plain)
+            if _fits(title + unit, legend, width):
+                return title + unit, legend
+    left = short + unit
+    shown = len(values)
+    while shown > 1 and cell_len(_legend(values[:shown], False, plain)) > width - min(cell_len(left), 16) - 3:
+        shown -= 1
+    legend = _legend(values[:shown], False, plain)
+    return cut(left, width - cell_len(legend) - 3), legend
+
+
+def _fits(title: str, legend: str, width: int) -> bool:
+    return cell_len(safe(title)) + 2 + cell_len(legend) < width
+
+
+def _legend(values: Sequence[LastValue], with_labels: bool, plain: bool) -> str:
+    if len(values) == 1 and values[0][0] not in POINTS:
+        return values[0][2]
+    marks = _PLAIN_LEGEND if plain else _LEGEND
+    parts = []
+    for kind, label, text in values:
+        mark = marks.get(kind) or (ASCII_MARKS[kind] if plain else kind)
+        parts.append(f"{mark}{f'{label} ' if with_labels and label else ''}{text}")
+    return "  ".join(parts)

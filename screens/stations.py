@@ -1,0 +1,36 @@
+"""The stations of the app, by name: which module draws each, and their order in the loop.
+
+Owns the table alone; a station's module is imported when it is first gone to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a station is drawn."""
+
+    module: str
+    class_name: str
+    words: str
+    """What one does there, for the palette."""
+    beside: str = ""
+    """The station of the loop that this one belongs to, where it is none of the loop itself."""
+
+
+LOOP = ("home", "datasets", "pairs", "label", "launch", "runs", "curves", "compare")
+"""The stations that `[` and `]` move along."""
+STATIONS: dict[str, Place] = {
+    "home": Place("screens.home", "Home", "the loop, what wants doing next, runs and GPUs"),
+    "datasets": Place("screens.datasets", "Datasets", "datasets and preference sets; add one"),
+    "inspect": Place("screens.inspect", "Inspect", "the rows of a dataset", beside="datasets"),
+    "add": Place("screens.add_dataset", "AddDataset", "add a dataset: preview and mapping", beside="datasets"),
+    "pairs": Place("screens.pairs", "Pairs", "pair sets: make, label, freeze"),
+    "label": Place("screens.label", "Label", "judge pairs, one key each"),
+    "launch": Place("screens.launch", "Launch", "start a training run"),
+    "runs": Place("screens.runs", "Runs", "all runs: stop, resume, clone, delete"),
+    "curves": Place("screens.curves", "Curves", "watch a run's metrics, live"),
+    "compare": Place("screens.compare", "Compare", "models side by side, blind arenas, win rates"),
+}

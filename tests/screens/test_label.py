@@ -1,0 +1,284 @@
+"""Label: one key is one verdict on the pair that was read, and it is on the disk before the next pair shows."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from textual.events import Key
+
+from screens.label import GUARD_S, TOO_FAST, KeyClock, Label
+from screens.pair_view import PairView
+from tests.screens.driving import SIZE, WIDE, check_golden, drive, sees, text_of, until
+from workbench.pair_sets import CandidatePair, create_pairs, open_pairs
+from workbench.user_settings import UserSettings
+from workbench.workspace import Workspace, init
+
+ALICE = UserSettings(annotator="alice")
+WORDS = "the wheel turns well and the brake holds the rim from both sides "
+
+
+class HandClock(KeyClock):
+    """A clock that only the test moves."""
+
+    def __init__(self) -> None:
+        self.at = 100.0
+
+    def now(self) -> float:
+        return self.at
+
+    def of(self, event: Key) -> float:
+        return self.at
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    made = init(tmp_path / "ws")
+    candidates = [
+        CandidatePair(f"question {n}?", f"yes {n} {WORDS * 3}", f"no {n} {WORDS * 14}", "model-x", "model-y")
+        for n in range(4)
+    ]
+    create_pairs(made, "support", candidates, {"dataset": "answers"})
+    return made
+
+
+def verdicts(workspace: Workspace) -> dict[str, str]:
+    said = open_pairs(workspace, "support").judgments().current
+    return {showing.pair: judgment.verdict for showing, judgment in said.items()}
+
+
+async def begin(app, pilot, clock: HandClock, subject: str = "support") -> Label:  # type: ignore[no-untyped-def]
+    screen = Label(subject, clock=clock)
+    app.push_screen(screen)
+    await until(pilot, lambda: screen._sitting is not None and screen._guard_from is not None)
+    return screen
+
+
+async def press(pilot, screen: Label, clock: HandClock, *keys: str) -> None:  # type: ignore[no-untyped-def]
+    """Each key when the pair was there for five seconds."""
+    for key in keys:
+        await until(pilot, lambda: screen._guard_from is not None and not screen._saving)
+        clock.at += 5
+        before = screen._appearance
+        await pilot.press(key)
+        await until(pilot, lambda: screen._appearance > before, f"{key} is done")  # noqa: B023
+    await until(pilot, lambda: screen._guard_from is not None and not screen._saving)
+
+
+@pytest.mark.parametrize("size", [SIZE, WIDE])
+def test_the_pictures(workspace: Workspace, size: tuple[int, int]) -> None:
+    async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+        clock = HandClock()
+        screen = await begin(app, pilot, clock)
+        await press(pilot, screen, clock, "1", "2", "3")
+        await sees(pilot, "saved #3  tie  5.0 s")
+        await check_golden("label", pilot)
+        assert "model-" not in text_of(app)
+        await press(pilot, screen, clock, "s")
+        await sees(pilot, "All 4 pairs of support are judged by alice.")
+        await check_golden("label-end", pilot)
+
+    drive(script, workspace, size=size, settings=ALICE)
+
+
+def test_what_stood_on_the_side_is_what_the_journal_says(workspace: Workspace) -> None:
+    chosen: dict[str, str] = {}
+
+    async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+        clock = HandClock()
+        screen = await begin(app, pilot, clock)
+        for key in ("1", "2", "1", "2"):
+            assert screen._sitting is not None
+            shown, seen = screen._sitting.present, screen.query_one(PairView).texts
+            assert shown is not None
+            assert seen is not None
+            chosen[shown.id] = seen.left if key == "1" else seen.right
+            await press(pilot, screen, clock, key)
+
+    drive(script, workspace, settings=ALICE)
+    pairs = {pair.id: pair for pair in open_pairs(workspace, "support").pairs()}
+    said = {pair: pairs[pair].a if verdict == "a" else pairs[pair].b for pair, verdict in verdicts(workspace).items()}
+    assert said == chosen
+
+
+def test_the_verdict_is_on_the_disk_before_the_next_pair_shows(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_disk_when_shown: list[int] = []
+    show = PairView.show
+
+    def watched(view: PairView, texts: object) -> None:
+        on_disk_when_shown.append(len(verdicts(workspace)))
+        show(view, texts)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PairView, "show", watched)
+
+    async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+        clock = HandClock()
+        await press(pilot, await begin(app, pilot, clock), clock, "1", "2", "3")
+
+    drive(script, workspace, settings=ALICE)
+    assert on_disk_when_shown == [0, 1, 2, 3]
+
+
+def test_keys_before_the_pair_could_be_read_judge_nothing(workspace: Workspace) -> None:
+    async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+        clock = HandClock()
+        screen = await begin(app, pilot, clock)
+        clock.at += GUARD_S * 0.9
+        await pilot.press("1")
+        await sees(pilot, TOO_FAST)
+        assert verdicts(workspace) == {}
+        clock.at += GUARD_S * 0.2
+        before = screen._appearance
+        # Three keys of one chunk: the first is for the pair that is seen, the others were typed ahead.
+        for key in "122":
+            app.post_message(Key(key, key))
+        await until(pilot, lambda: screen._appearance > before and screen._guard_from is not None)
+        await sees(pilot, TOO_FAST)
+        await pilot.pause()
+        assert len(verdicts(workspace)) == 1
+
+    drive(script, workspace, settings=ALICE)
+
+
+def test_undo_shows_the_pair_again_as_it_was_and_leaving_resumes(workspace: Workspace) -> None:
+    async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+        clock = HandClock()
+        screen = await begin(app, pilot, clock)
+        first = screen.query_one(PairView).texts
+        await press(pilot, screen, clock, "1")
+        second = screen.query_one(PairView).texts
+        await press(pilot, screen, clock, "u")
+        assert screen.query_one(PairView).texts == first
+        await sees(pilot, "taken back: left better")
+        assert verdicts(workspace) == {}
+        await press(pilot, screen, clock, "2")
+        await pilot.press("q")
+        await until(pilot, lambda: app.screen.NAME == "home")
+        again = await begin(app, pilot, clock)
+        assert again.query_one(PairView).texts == second
+
+    drive(script, workspace, settings=ALICE)
+
+
+def test_leaving_while_it_is_saved_loses_nothing(workspace: Workspace) -> None:
+    async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+        clock = HandClock()
+        screen = await begin(app, pilot, clock)
+        clock.at += 5
+        app.post_message(Key("1", "1"))
+        app.post_message(Key("q", "q"))
+        await until(pilot, lambda: app.screen.NAME == "home" and len(verdicts(workspace)) == 1)
+        await until(pilot, lambda: all(worker.is_finished for worker in app.workers if worker.node is screen))
+
+    drive(script, workspace, settings=ALICE)
+
+
+def test_a_comment_goes_with_the_verdict(workspace: Workspace) -> None:
+    async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+        clock = HandClock()
+        screen = await begin(app, pilot, clock)
+        await pilot.press("c")
+        await sees(pilot, "A comment on this pair")
+        await pilot.press(*"0 x1", "enter")
+        await sees(pilot, "the comment goes with your verdict")
+        await until(pilot, lambda: app.screen is screen and screen._guard_from is not None)
+        await press(pilot, screen, clock, "3")
+
+    drive(script, workspace, settings=ALICE)
+    (judgment,) = open_pairs(workspace, "support").judgments().current.values()
+    assert (judgment.verdict, judgment.comment, judgment.origin) == ("tie", "0 x1", "screen")
+
+
+def test_resizing_keeps_the_pair_and_too_small_judges_nothing(workspace: Workspace) -> None:
+    async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+        clock = HandClock()
+        screen = await begin(app, pilot, clock)
+        texts = screen.query_one(PairView).texts
+        await pilot.resize_terminal(64, 20)
+        await until(pilot, lambda: "─ left ─" in text_of(app) and "┬" not in text_of(app))
+        await check_golden("label-stacked", pilot)
+        await pilot.resize_terminal(40, 10)
+        await sees(pilot, "too small")
+        clock.at += 5
+        await pilot.press("1", "u", "c")
+        assert app.screen is screen
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: "┬" in text_of(app) and screen._guard_from is not None)
+        assert screen.query_one(PairView).texts == texts
+        assert verdicts(workspace) == {}
+        await press(pilot, screen, clock, "1")
+        assert len(verdicts(workspace)) == 1
+
+    drive(script, workspace, settings=ALICE)
+
+
+def test_a_full_disk_says_so_and_the_pair_stays(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+
+    def full(descriptor: int, data: bytes) -> int:
+        if b'"verdict"' in data:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, data)
+
+    async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+        clock = HandClock()
+        screen = await begin(app, pilot, clock)
+        texts = screen.query_one(PairView).texts
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", full)
+            clock.at += 5
+            await pilot.press("1")
+            await sees(pilot, "NOT SAVED, the same pair is here")
+        assert screen.query_one(PairView).texts == texts
+        assert verdicts(workspace) == {}
+        await press(pilot, screen, clock, "1")
+        await sees(pilot, "saved #1")
+
+    drive(script, workspace, settings=ALICE)
+
+
+def test_a_read_only_workspace_shows_the_pair_and_saves_nothing(workspace: Workspace) -> None:
+    async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+        clock = HandClock()
+        await begin(app, pilot, clock)
+        clock.at += 5
+        await pilot.press("1")
+        await sees(pilot, "NOT SAVED")
+        assert "1 of 4" in text_of(app)
+
+    drive(script, replace(workspace, read_only_reason="it is a copy"), settings=ALICE)
+    assert verdicts(workspace) == {}
+
+
+def test_an_empty_workspace_says_which_key_makes_pairs(tmp_path: Path) -> None:
+    async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+        await sees(pilot, "There are no pairs to label yet.")
+        await pilot.press("1", "u", "s")
+        await pilot.press("m")
+        await until(pilot, lambda: app.screen.NAME == "pairs")
+
+    drive(script, init(tmp_path / "empty"), station="label", settings=ALICE)
+
+
+def test_the_end_of_an_arena_unblinds_it(tmp_path: Path) -> None:
+    made = init(tmp_path / "ws")
+    models = {"models": [{"source": "run:old"}, {"source": "run:new"}]}
+    candidates = [CandidatePair(f"q{n}", f"x{n} \x1b[2J [/nope]", f"y{n}", "run:old", "run:new") for n in range(2)]
+    create_pairs(made, "duel", candidates, models, kind="arena")
+
+    async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+        clock = HandClock()
+        screen = await begin(app, pilot, clock, "arena/duel")
+        assert "run:" not in text_of(app)
+        await press(pilot, screen, clock, "1")
+        assert "run:" not in text_of(app)
+        await press(pilot, screen, clock, "3")
+        await sees(pilot, "run:old against run:new")
+        await sees(pilot, "95 % interval")
+
+    drive(script, made, settings=ALICE)

@@ -1,0 +1,58 @@
+"""The pair: safe, wrapped, side by side or stacked, both answers scrolling as one."""
+
+from __future__ import annotations
+
+from screens.pair_view import PairTexts, lay_out
+
+HOSTILE = "\x1b]0;owned\x07 \x1b[2J [/nope] [red]x \u202eabc\u200b \x9b1m"
+
+
+def shown(texts: PairTexts, width: int, height: int, top: int = 0, prompt_top: int = 0) -> list[str]:
+    rows = lay_out(texts, width, height).rows(top, prompt_top)
+    assert len(rows) <= height
+    return [row.text for row in rows]
+
+
+def test_columns_where_there_is_room_and_halves_where_there_is_none() -> None:
+    texts = PairTexts("why?", "because " * 30, "no")
+    assert any("left" in line and "right" in line for line in shown(texts, 80, 20))
+    narrow = shown(texts, 60, 14)
+    assert not any("left" in line and "right" in line for line in narrow)
+    assert any(line.strip() == "no" for line in narrow)
+
+
+def test_every_line_is_as_wide_as_the_view() -> None:
+    from rich.cells import cell_len
+
+    texts = PairTexts("日本語の質問 " * 40, "答え " * 200, "שלום עולם " * 100)
+    for width, height in ((80, 20), (60, 12), (73, 9), (160, 44)):
+        assert {cell_len(line) for line in shown(texts, width, height)} == {width}
+
+
+def test_what_goes_on_is_told_and_both_scroll_as_one() -> None:
+    texts = PairTexts("q", "\n".join(f"l{n}" for n in range(40)), "\n".join(f"r{n}" for n in range(20)))
+    layout = lay_out(texts, 80, 20)
+    assert layout.left_room == layout.right_room == 17
+    rows = [row.text for row in layout.rows(0, 0)]
+    assert "▼ 23 more lines" in rows[-1]
+    assert "▼ 3 more lines" in rows[-1]
+    end = [row.text for row in layout.rows(layout.last_top, 0)]
+    assert "l39" in end[-2]
+    assert "r19" in end[-2], "the shorter answer stays at its end"
+    assert "▲ 23 above, the end" in end[-1]
+
+
+def test_a_long_prompt_has_a_third_and_shows_its_end() -> None:
+    layout = lay_out(PairTexts("\n".join(f"p{n}" for n in range(50)), "a", "b"), 80, 21)
+    rows = [row.text.strip() for row in layout.rows(0, layout.last_prompt_top)]
+    assert rows[:7] == [f"p{n}" for n in range(43, 50)]
+    assert "▲ 43 above, p" in rows[7]
+
+
+def test_hostile_texts_are_safe_and_a_megabyte_is_cut() -> None:
+    for line in shown(PairTexts(HOSTILE, HOSTILE, "x" * 1_000_000), 80, 20):
+        assert not any(letter in line for letter in "\x1b\x07\x9b\u202e\u200b")
+    layout = lay_out(PairTexts("", "", "x" * 1_000_000), 80, 20)
+    assert layout.prompt == ["(empty)"]
+    assert layout.left == ["(empty)"]
+    assert "1.0 MB" in "".join(layout.right[-2:])

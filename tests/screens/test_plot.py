@@ -1,0 +1,246 @@
+"""The plot: pictures at small sizes, spikes that show at any width, and cells that are sent only when they changed."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.segment import Segment
+from textual.app import App, ComposeResult
+from textual.geometry import Region
+from textual.strip import Strip
+
+from screens.narrow_updates import NarrowUpdate
+from screens.plot import Plot, Scene
+from screens.plot_canvas import FAINT, LINE, Canvas
+from screens.plot_grid import grid_of
+from screens.plot_rows import PlotRow, changed_spans
+from tests.screens.driving import GOLDENS
+from workbench.curve_panels import Panel, Reference, Trace, panels_of
+from workbench.curves import Event, Points
+
+LOSS = Panel(
+    "loss", (Trace("loss", "train"), Trace("eval_loss", "eval", "points")), "nats",
+    references=(Reference(math.log(2), "ln 2"),),
+)  # fmt: skip
+
+
+def points(values: list[float], every: int = 1, first: int = 0) -> Points:
+    return Points(array("q", range(first, first + len(values) * every, every)), array("d", values))
+
+
+class Stage(App[None]):
+    """One plot and nothing else."""
+
+    def __init__(self, plot: Plot) -> None:
+        super().__init__()
+        self.plot = plot
+
+    def compose(self) -> ComposeResult:
+        yield self.plot
+
+
+def on_stage(act: Callable[[Plot], None], size: tuple[int, int] = (40, 10), *, plain: bool = False) -> Plot:
+    plot = Plot(plain=plain)
+
+    async def run() -> None:
+        async with Stage(plot).run_test(size=size) as pilot:
+            await pilot.pause()
+            act(plot)
+            await pilot.pause()
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+    return plot
+
+
+def picture(scene: Scene, metrics: dict[str, Points], size: tuple[int, int] = (40, 10), *, plain: bool = False) -> str:
+    return on_stage(lambda plot: plot.show(scene, metrics), size, plain=plain).text
+
+
+def check(name: str, found: str) -> None:
+    path = Path(GOLDENS) / f"plot-{name}.txt"
+    if os.environ.get("UPDATE_GOLDENS"):
+        path.write_text(found + "\n", "utf-8")
+    assert path.exists(), f"{path.name} is missing; write it with UPDATE_GOLDENS=1 and read it"
+    assert found + "\n" == path.read_text("utf-8"), found
+
+
+FALLING = [0.2 + 0.5 * math.exp(-step / 20) + 0.02 * math.sin(step * 1.7) for step in range(100)]
+SCENE = Scene(LOSS, 0, 128, (Event(40, "checkpoint"), Event(80, "resumed")))
+
+
+class TestPictures:
+    @pytest.mark.parametrize("size", [(40, 10), (24, 6), (80, 20)])
+    def test_train_and_held_out(self, size: tuple[int, int]) -> None:
+        metrics = {"loss": points(FALLING), "eval_loss": points([0.7, 0.45, 0.3, 0.25], 25)}
+        check(f"loss.{size[0]}x{size[1]}", picture(SCENE, metrics, size))
+
+    def test_in_ascii(self) -> None:
+        metrics = {"loss": points(FALLING), "eval_loss": points([0.7, 0.45, 0.3, 0.25], 25)}
+        found = picture(SCENE, metrics, plain=True)
+        check("ascii", found)
+        assert not set("".join(found.split())) & {chr(code) for code in range(0x2800, 0x2900)}
+
+    def test_smoothed_over_raw(self) -> None:
+        noisy = [0.5 + 0.4 * ((step * 7919) % 13 / 13 - 0.5) for step in range(400)]
+        panel = Panel("loss", (Trace("loss", "train", smooth=True),), "nats")
+        check("smoothed", picture(Scene(panel, 0, 512), {"loss": points(noisy)}))
+
+    def test_two_lines_differ_without_colour(self) -> None:
+        panel = Panel("rewards", (Trace("a", "chosen"), Trace("b", "rejected", "dashes")), "nats")
+        metrics = {"a": points([step / 50 for step in range(60)]), "b": points([-step / 90 for step in range(60)])}
+        check("two-lines", picture(Scene(panel, 0, 64), metrics))
+
+    def test_gaps_are_marked(self) -> None:
+        values = [1.0] * 20 + [math.nan] * 8 + [2.0] * 20 + [math.inf] + [2.0] * 10
+        found = picture(Scene(LOSS, 0, 64), {"loss": points(values)})
+        check("gaps", found)
+        assert found.splitlines()[-1].count("×") >= 5
+
+    def test_standard_errors_are_bars(self) -> None:
+        panel = next(panel for panel in panels_of("dpo", []) if "KL" in panel.title)
+        trace = panel.traces[0]
+        metrics = {trace.metric: points([0.0, 0.4, 0.9], 30), trace.error: points([0.0, 0.1, 0.3], 30)}
+        found = picture(Scene(panel, 0, 64), metrics)
+        check("errors", found)
+        assert "0.900±0.300" in found
+
+    @pytest.mark.parametrize(
+        ("name", "values"),
+        [("flat", [3.0] * 30), ("one-point", [0.5]), ("all-nan", [math.nan] * 30), ("nothing", []),
+         ("huge", [1e308, -1e308])],
+    )  # fmt: skip
+    def test_odd_series(self, name: str, values: list[float]) -> None:
+        scene = Scene(LOSS, 0, 32, empty="no values yet: first at step 10")
+        check(name, picture(scene, {"loss": points(values)}, (36, 7)))
+
+    def test_a_logarithmic_axis(self) -> None:
+        panel = Panel("learning_rate", (Trace("lr", ""),))
+        values = [10 ** (-step / 20) for step in range(100)]
+        found = picture(Scene(panel, 0, 100, log=True), {"lr": points(values)})
+        check("log", found)
+        assert "learning_rate, log" in found
+
+    def test_too_small_says_what_it_is(self) -> None:
+        assert picture(SCENE, {"loss": points(FALLING)}, (12, 2)) == "loss"
+
+    def test_a_hostile_name_is_made_visible(self) -> None:
+        panel = Panel("\x1b[31m[/nope]\u202e漢字", (Trace("x", ""),))
+        found = picture(Scene(panel, 0, 32), {"x": points([1.0, 2.0])})
+        assert "␛[31m[/nope]<U+202E>漢字" in found
+
+
+class TestSpikes:
+    @pytest.mark.parametrize("width", [24, 40, 160])
+    @pytest.mark.parametrize("at", [0, 31_337, 99_999])
+    def test_one_in_a_hundred_thousand_shows(self, width: int, at: int) -> None:
+        values = [0.0] * 100_000
+        values[at] = 1.0
+        panel = Panel("loss", (Trace("loss", "", smooth=True),))
+        rows = picture(Scene(panel, 0, 99_999), {"loss": points(values)}, (width, 10)).splitlines()
+        assert any(0x2800 < ord(letter) < 0x2900 for letter in rows[1][7:]), "the top of the spike"
+
+    def test_dashes_do_not_hide_one(self) -> None:
+        for x in range(12):
+            canvas = Canvas(6, 4)
+            tops = [15] * 12
+            tops[x] = 0
+            canvas.curve(tops, [15] * 12, [15] * 12, [15] * 12, [1] * 12, [0] * 12, LINE, gap=3)
+            assert canvas.bits[0][x // 2], x
+
+    def test_a_smoothed_curve_takes_no_dot_away(self) -> None:
+        canvas = Canvas(1, 1)
+        canvas.vertical(0, 0, 3, FAINT)
+        canvas.vertical(0, 1, 1, LINE)
+        assert canvas.bits[0][0] == 0x47
+        assert canvas.tones[0][0] == LINE
+
+
+class TestRepainting:
+    def test_a_new_point_refreshes_few_cells(self) -> None:
+        regions: list[Region] = []
+        loss = points(FALLING[:60])
+
+        def act(plot: Plot) -> None:
+            plot.show(SCENE, {"loss": loss})
+            refresh = plot.refresh
+
+            def counted(*found: Region, **options: bool) -> Plot:
+                regions.extend(found)
+                return refresh(*found, **options)
+
+            plot.refresh = counted  # type: ignore[method-assign,assignment]
+            plot.show(SCENE, {"loss": loss})
+            assert regions == [], "nothing new, nothing sent"
+            loss.steps.append(60)
+            loss.values.append(0.26)
+            plot.show(SCENE, {"loss": loss})
+
+        on_stage(act)
+        assert 0 < sum(region.area for region in regions) <= 12
+
+    def test_what_lies_close_is_one_span(self) -> None:
+        old, new = PlotRow(" " * 40, bytes(40)), PlotRow(" x  x" + " " * 30 + "x    ", bytes(40))
+        assert changed_spans(old, new, 40) == [(1, 4), (35, 1)]
+        assert changed_spans(old, PlotRow(" " * 40, bytes(39) + b"\1"), 40) == [(39, 1)]
+
+    def test_the_axis_stays_while_values_are_within_it(self) -> None:
+        axes: list[tuple[float, float]] = []
+        loss = points([0.5, 1.0])
+
+        def act(plot: Plot) -> None:
+            for step, value in enumerate([0.6, 1.0, 2.0, 2.2, 0.7], 2):
+                plot.show(Scene(LOSS, 0, 64, (Event(step, "checkpoint"),)), {"loss": loss})
+                assert plot._scale
+                axes.append((plot._scale.low, plot._scale.high))
+                loss.steps.append(step)
+                loss.values.append(value)
+
+        on_stage(act)
+        assert axes[0] == axes[1] == axes[2]
+        assert axes[2] != axes[3] == axes[4]
+        assert axes[3][1] >= 2.2, "with room for what comes next"
+
+    def test_a_flat_beginning_does_not_keep_the_axis_wide(self) -> None:
+        loss = points([0.0])
+
+        def act(plot: Plot) -> None:
+            plot.show(Scene(LOSS, 0, 64), {"loss": loss})
+            loss.steps.append(9)
+            loss.values.append(0.07)
+            plot.show(Scene(LOSS, 0, 64), {"loss": loss})
+            assert plot._scale
+            assert plot._scale.high < 0.2
+
+        on_stage(act)
+
+    def test_a_changed_past_is_drawn_anew(self) -> None:
+        def act(plot: Plot) -> None:
+            plot.show(SCENE, {"loss": points(FALLING)})
+            plot.show(SCENE, {"loss": points(FALLING[:30])})
+
+        assert on_stage(act).text == picture(SCENE, {"loss": points(FALLING[:30])})
+
+
+def test_more_room_shows_more_panels() -> None:
+    assert grid_of(10, 80, 20) == (2, 2)
+    assert grid_of(10, 80, 16) == (2, 2)
+    assert grid_of(10, 80, 14) == (2, 2)  # with the guide below and a reason above
+    assert grid_of(10, 60, 12) == (1, 2)
+    assert grid_of(10, 160, 44) == (3, 3)
+    assert grid_of(1, 160, 44) == (1, 1)
+    assert grid_of(0, 0, 0) == (1, 1)
+
+
+def test_only_the_cells_of_a_span_are_sent() -> None:
+    parts = {0: Strip([Segment("abc"), Segment("def")]), 6: Strip([Segment("ghijkl")])}
+    console = Console(force_terminal=True, color_system=None)
+    sent = NarrowUpdate([{}, parts], [(1, 2, 9)], [[], [6, 12]]).render_segments(console)
+    assert sent == "\x1b[2;3Hcdefghi"
+    assert NarrowUpdate([parts], [(0, 7, 8)], [[6, 12]]).render_segments(console) == "\x1b[1;8Hh"

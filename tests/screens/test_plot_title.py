@@ -1,0 +1,27 @@
+"""The title of a panel: what is left out first where there is little room."""
+
+from __future__ import annotations
+
+import pytest
+from rich.cells import cell_len
+
+from screens.plot_title import title_parts
+from workbench.curve_panels import Panel
+
+OF_SOURCES = Panel("eval_loss by source", (), "nats", "eval_loss", by_name=True)
+VALUES = [("line", "demonstrations", "0.310"), ("dashes", "alpaca", "10.78")]
+
+
+@pytest.mark.parametrize(
+    ("width", "title", "legend"),
+    [
+        (70, "eval_loss by source, nats", "─demonstrations 0.310  ┄alpaca 10.78"),
+        (50, "eval_loss", "─demonstrations 0.310  ┄alpaca 10.78"),
+        (40, "eval_loss", "─demon… 0.310  ┄alpaca 10.78"),
+        (34, "eval_loss", "─de… 0.310  ┄al… 10.78"),
+    ],
+)
+def test_names_that_tell_curves_apart_are_cut_before_they_are_left_out(width: int, title: str, legend: str) -> None:
+    found = title_parts(OF_SOURCES, ", nats", VALUES, width, plain=False)
+    assert found == (title, legend)
+    assert cell_len("".join(found)) + 2 < width

@@ -1,0 +1,270 @@
+"""A window on a file of JSON lines: an index of where the lines begin, then any row by one seek.
+
+Owns the index. It is built in the background in chunks that are read, not mapped (a mapped file that another program
+cuts short would end the process); the first rows are there before it is done. Lines of fewer than two bytes hold no row
+and are not counted. A line that cannot be parsed is a row that says so, and never an error of the file.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from workbench.dataset_reading import excerpt
+from workbench.dataset_shapes import column_kinds
+from workbench.dataset_window import (
+    CELL_CHARACTERS,
+    Cells,
+    FileIdentity,
+    Hits,
+    RowWindow,
+    WindowColumn,
+    bounded,
+    cell_of,
+    holds,
+    identity_of,
+)
+from workbench.errors import UnreadableData
+
+_FIRST_BYTES = 1 << 18
+_CHUNK_BYTES = 1 << 24
+_LONGEST_LINE = 64_000_000
+"""A longer line is not parsed for showing."""
+_SAMPLE_ROWS = 256
+_SAMPLE_BYTES = 4_000_000
+_SCAN_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The rows that end in one chunk."""
+
+    starts: Any
+    """numpy int64: the byte at which each row begins."""
+    first_line: int
+    lines: Any
+    """numpy: the line of each row, from `first_line`; None where no line was left out."""
+
+
+class JsonLinesWindow(RowWindow):
+    """The rows of an uncompressed JSON-lines file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._identity: FileIdentity = identity_of(path)
+        self._parts: list[_Part] = []
+        self._ends: list[int] = []
+        """How many rows there are up to and with each part."""
+        self._done = threading.Event()
+        self._closed = threading.Event()
+        self._fault = ""
+        self._indexing = _Indexing(path)
+        try:
+            small = self._identity.bytes <= _FIRST_BYTES
+            while (small or not self._ends) and self._index_more(_FIRST_BYTES):
+                pass
+            self.columns = self._columns_of_sample()
+        except (OSError, UnreadableData) as error:
+            self._indexing.close()
+            if isinstance(error, UnreadableData):
+                raise
+            raise UnreadableData(f"{path} cannot be read: {error.strerror}.") from error
+        if not self._done.is_set():
+            threading.Thread(target=self._index_all, name="index of JSON lines", daemon=True).start()
+
+    @property
+    def rows_so_far(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @property
+    def complete(self) -> bool:
+        return self._done.is_set()
+
+    @property
+    def note(self) -> str:
+        return self._fault
+
+    def rows(self, start: int, count: int) -> list[Cells]:
+        return [self._cells_of(*line) for line in self._lines(start, count)]
+
+    def row(self, number: int) -> dict[str, Any]:
+        for place, line in self._lines(number, 1):
+            value = _parsed(line)
+            if isinstance(value, dict):
+                found: dict[str, Any] = bounded(value)
+                return found
+            raise UnreadableData(f"{self.path}, {self.place(place)}: {value}: {excerpt(line.strip())}")
+        raise UnreadableData(f"{self.path} has no row {number + 1:,}; it has {self.rows_so_far:,}.")
+
+    def matching(self, text: str, should_stop: Callable[[], bool] = lambda: False) -> Generator[Hits, None, None]:
+        wanted = text.lower()
+        # Where the text looks the same in JSON as it is, a line without it needs no parsing.
+        plain = wanted.isascii() and wanted.isalnum()
+        as_bytes = wanted.encode() if plain else b""
+        start = 0
+        while not should_stop():
+            complete = self.complete
+            end = min(start + _SCAN_ROWS, self.rows_so_far)  # once: rows that are found from here on are the next part
+            numbers = [
+                place
+                for place, line in self._lines(start, end - start)
+                if not (plain and b"\\" not in line and as_bytes not in line.lower()) and _holds(line, wanted)
+            ]
+            start = end
+            yield Hits(numbers, start)
+            if start >= self.rows_so_far:
+                if complete:
+                    return
+                self._done.wait(0.05)
+
+    def place(self, number: int) -> str:
+        part, within = self._part_of(number)
+        lines = self._parts[part].lines
+        line = self._parts[part].first_line + (within if lines is None else int(lines[within]))
+        return f"line {line:,}"
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def _lines(self, start: int, count: int) -> Iterator[tuple[int, bytes]]:
+        """(row, line) from row `start`; a line that is too long is cut."""
+        self._identity.require()
+        try:
+            with open(self.path, "rb", buffering=1 << 18) as file:
+                at = -1
+                for number in range(max(0, start), min(start + count, self.rows_so_far)):
+                    part, within = self._part_of(number)
+                    begin = int(self._parts[part].starts[within])
+                    if begin != at:
+                        file.seek(begin)
+                    line = file.readline(_LONGEST_LINE + 1)
+                    at = begin + len(line)
+                    yield number, line
+        except OSError as error:
+            raise UnreadableData(
+                f"{self.path} cannot be read: {error.strerror}. Mend that, then open it again."
+            ) from error
+
+    def _part_of(self, number: int) -> tuple[int, int]:
+        part = bisect_right(self._ends, number)
+        return part, number - (self._ends[part - 1] if part else 0)
+
+    def _cells_of(self, number: int, line: bytes) -> Cells:
+        value = _parsed(line)
+        if isinstance(value, dict):
+            return tuple(_cut(cell_of(value.get(column.name))) for column in self.columns)
+        return (f"✗ {value}: {excerpt(line.strip())}", *(None for _ in self.columns[1:]))
+
+    def _columns_of_sample(self) -> tuple[WindowColumn, ...]:
+        sample: list[dict[str, Any]] = []
+        size = 0
+        for _, line in self._lines(0, _SAMPLE_ROWS):
+            value = _parsed(line)
+            size += len(line)
+            if isinstance(value, dict):
+                sample.append(value)
+            if size > _SAMPLE_BYTES:
+                break
+        kinds = column_kinds(sample)
+        return tuple(WindowColumn(name, " or ".join(held)) for name, held in kinds.items()) or (
+            WindowColumn("row", "nothing readable"),
+        )
+
+    def _index_all(self) -> None:
+        try:
+            while not self._closed.is_set() and self._index_more(_CHUNK_BYTES):
+                pass
+        except OSError as error:
+            self._fault = f"{self.path}: reading ended after {self.rows_so_far:,} rows: {error.strerror}."
+        finally:
+            self._done.set()
+            self._indexing.close()
+
+    def _index_more(self, size: int) -> bool:
+        """Index one more chunk; whether there may be another."""
+        part = self._indexing.next_part(size)
+        if part is None:
+            self._indexing.close()
+            self._done.set()
+            return False
+        if len(part.starts):
+            # The part first: whoever sees the new end finds the part that it counts.
+            self._parts.append(part)
+            self._ends.append(self.rows_so_far + len(part.starts))
+        return True
+
+
+class _Indexing:
+    """Goes through the file once and tells where rows begin."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file: BinaryIO = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by the index's own thread
+        except OSError as error:
+            raise UnreadableData(f"{path} cannot be read: {error.strerror}.") from error
+        self._read = 0
+        """Bytes read so far."""
+        self._begin = 0
+        """Where the line that is being read begins."""
+        self._line = 1
+
+    def next_part(self, size: int) -> _Part | None:
+        """The rows that end in the next `size` bytes; None after the last."""
+        import numpy as np
+
+        chunk = self._file.read(size)
+        if not chunk:
+            last = self._begin
+            self._begin = self._read
+            if self._read - last < 2:
+                return None
+            return _Part(np.array([last], dtype=np.int64), self._line, None)
+        if self._read == 0 and chunk.startswith(b"\xef\xbb\xbf"):
+            self._begin = 3
+        ends: Any = np.flatnonzero(np.frombuffer(chunk, dtype=np.uint8) == 10) + self._read
+        self._read += len(chunk)
+        starts: Any = np.empty(len(ends), dtype=np.int64)
+        if len(ends):
+            starts[0] = self._begin
+            starts[1:] = ends[:-1] + 1
+            self._begin = int(ends[-1]) + 1
+        first_line, self._line = self._line, self._line + len(ends)
+        kept = (ends - starts) >= 2
+        if kept.all():
+            return _Part(starts, first_line, None)
+        return _Part(starts[kept], first_line, np.flatnonzero(kept))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _parsed(line: bytes) -> dict[str, Any] | str:
+    """The object of a line, or in words why there is none."""
+    if len(line) > _LONGEST_LINE:
+        return f"longer than {_LONGEST_LINE // 1_000_000} MB, not shown"
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError:
+            return "invalid UTF-8"
+        return "invalid JSON" if line.endswith(b"\n") else "torn last line"
+    return value if isinstance(value, dict) else "not an object"
+
+
+def _holds(line: bytes, wanted: str) -> bool:
+    value = _parsed(line)
+    if isinstance(value, dict):
+        return any(holds(item, wanted) for item in value.values())
+    return wanted in line.decode("utf-8", "replace").lower()
+
+
+def _cut(text: str | None) -> str | None:
+    return text[:CELL_CHARACTERS] if text else text

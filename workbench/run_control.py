@@ -1,0 +1,49 @@
+"""Stopping and resuming runs, for the command line and the screens alike.
+
+Owns which states allow what, and the words of the refusals. Refuses to wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from workbench.errors import UsageError, WorkbenchError
+from workbench.run_list import ALIVE, RESUMABLE, Run, require_alive
+
+
+def stop_run(run: Run) -> None:
+    """Ask the run to finish its step, write a checkpoint and end. Raises where it is not running."""
+    from engine.run.control import request
+    from engine.run.events import append_event
+
+    run.workspace.require_writable()
+    require_alive(run)
+    request(run.folder, "stop")
+    append_event(run.folder, "stop_requested")
+
+
+def prepare_resume(run: Run, gpus: Sequence[int] = ()) -> None:
+    """Make sure that the run can go on here, and take back an old request to stop. Start it with `start_run` then."""
+    from engine.run.control import clear
+    from workbench.run_launch import choose_device
+
+    run.workspace.require_writable()
+    state = run.state()
+    if state.state in ALIVE and state.state not in RESUMABLE:
+        raise WorkbenchError(
+            f"run {run.id} is {state.state if state.state == 'queued' else 'running'} already; watch it with: "
+            f"workbench runs watch {run.id}"
+        )
+    if state.state not in RESUMABLE:
+        why = {"done": "it reached its end; start another run from its checkpoint with --model run:" + run.id}
+        raise WorkbenchError(f"run {run.id} cannot be resumed: {why.get(state.state, f'it is {state.state}')}")
+    train = run.config().train
+    if gpus and train.device == "cpu":
+        raise UsageError(f"run {run.id} trains on the CPU; --gpus has no meaning for it")
+    if gpus and len(gpus) != train.processes:
+        raise UsageError(
+            f"run {run.id} trains with {train.processes} {'process' if train.processes == 1 else 'processes'}, one on "
+            f"each GPU, and goes on with as many; --gpus names {len(gpus)}. Or: workbench runs clone {run.id} --gpus …"
+        )
+    choose_device(train.device, gpus, processes=train.processes)
+    clear(run.folder, "stop")
