@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import ClassVar, TypeVar, cast
 
 from textual.binding import Binding, BindingType
@@ -24,7 +25,8 @@ from screens.pair_view import PairTexts, PairView, lay_out
 from screens.station import Station
 from screens.tasks import Task
 from screens.text_view import Block, TextView
-from workbench.labeling import WORDS, JudgedElsewhere, Saved, ScreenVerdict, ShownPair, Sitting, open_sitting
+from workbench.labeling import Sitting, open_sitting
+from workbench.labeling_state import JudgedElsewhere, Said, Saved, ScreenVerdict, ShownPair
 from workbench.labeling_words import end_page, progress_words
 
 T = TypeVar("T")
@@ -223,7 +225,7 @@ class Label(Station):
 
     def _judged(self, saved: Saved) -> None:
         words = f"{saved.took_s:.1f} s" if saved.took_s < 60 else f"{saved.took_s / 60:.0f} min"
-        self.query_one("#saved", Line).show(f"saved #{saved.number}  {WORDS[saved.verdict]}  {words}")
+        self.query_one("#saved", Line).show(f"saved #{saved.number}  {saved.said.words}  {words}")
         self._show_present()
 
     # What is shown.
@@ -286,20 +288,22 @@ class Label(Station):
             return
         self._save(sitting.undo, self._undone)
 
-    def _undone(self, said: ScreenVerdict) -> None:
-        self.query_one("#saved", Line).show(f"taken back: {WORDS[said]}; this pair is open again")
+    def _undone(self, said: Said) -> None:
+        self.query_one("#saved", Line).show(f"taken back: {said.words}; this pair is open again")
         self._show_present()
 
     def action_comment(self) -> None:
         sitting = self._sitting
         if sitting is not None and sitting.present is not None and not self._saving:
-            asked = AskText("A comment on this pair; it is saved with your verdict.", value=sitting.pending_comment)
+            asked = AskText("A comment on this pair; it is saved with your verdict.", value=sitting.notes.comment)
             self.app.push_screen(asked, self._commented)
 
     def _commented(self, text: str | None) -> None:
-        if text is not None and self._sitting is not None and self._sitting.present is not None:
-            self._sitting.comment(text)
-            self.query_one("#saved", Line).show("the comment goes with your verdict" if text.strip() else "no comment")
+        sitting = self._sitting
+        if text is not None and sitting is not None and sitting.present is not None:
+            notes = replace(sitting.notes, comment=text.strip())
+            words = "the comment goes with your verdict" if notes.comment else "no comment"
+            self._save(lambda: sitting.add(notes), lambda _: self.query_one("#saved", Line).show(words))
 
     def action_amend(self) -> None:
         sitting = self._sitting

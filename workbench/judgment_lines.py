@@ -47,6 +47,12 @@ class Judgment(NamedTuple):
     time: str
     """ISO 8601, for showing only: nothing is ever ordered by it."""
     comment: str
+    tags: tuple[str, ...] = ()
+    """Reasons, of those that the set declares or free."""
+    flagged: bool = False
+    """Something is wrong with this pair, and somebody should look."""
+    better: str = ""
+    """A better answer that the annotator wrote; empty for none."""
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -64,6 +70,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "time": (str,),
     "comment": (str,),
 }
+_ADDED: dict[str, tuple[type, ...]] = {"tags": (list,), "flagged": (bool,), "better": (str,)}
+"""Fields that a line may lack: one with the default is not written, and an older program ignores one that is there."""
+_DEFAULTS = Judgment._field_defaults
 
 
 class Fault(NamedTuple):
@@ -95,7 +104,9 @@ class JournalText:
 
 def encode(judgment: Judgment) -> bytes:
     """A judgment as one line with its checksum and newline."""
-    fields: dict[str, Any] = {"schema": SCHEMA, **judgment._asdict()}
+    said = judgment._asdict()
+    fields: dict[str, Any] = {"schema": SCHEMA, **{name: said[name] for name in _TYPES}}
+    fields |= {name: said[name] for name in _ADDED if said[name] != _DEFAULTS[name]}
     try:
         return orjson.dumps({**fields, "sum": _checksum(fields)}) + b"\n"
     except TypeError as error:
@@ -141,11 +152,15 @@ def _decode(row: bytes, annotator: str, is_last: bool) -> Judgment | tuple[str, 
         return "checksum", "the line is not as it was written"
     fields.pop("schema")
     wrong = [name for name, kinds in _TYPES.items() if name not in fields or not isinstance(fields[name], kinds)]
+    wrong += [name for name, kinds in _ADDED.items() if name in fields and not isinstance(fields[name], kinds)]
     if wrong or fields["verdict"] not in VERDICTS:
         return "foreign", f"unexpected {wrong[0] if wrong else 'verdict'}"
     if fields["annotator"] != annotator:
         return "foreign", "it names another annotator than its file"
-    return Judgment(**{name: fields[name] for name in _TYPES})
+    added = {name: fields[name] for name in _ADDED if name in fields}
+    if "tags" in added:
+        added["tags"] = tuple(map(str, added["tags"]))
+    return Judgment(**{name: fields[name] for name in _TYPES}, **added)
 
 
 def _checksum(fields: dict[str, Any]) -> str:

@@ -1,93 +1,39 @@
 """One annotator's sitting on one pair set or arena: which pair is next, which answer stands left, what was said.
 
-Owns the draw of sides, the way from a side to a column, resuming, undo and the counts. Invariants: `judge` returns when
-the verdict is on the disk, and where it raises, it was not saved and the present pair is the same; the draw of sides
-depends on the set's seed, the pair, the annotator and the repeat alone, so a pair that is shown again looks the same.
-Refuses to know what a screen looks like. A lock holds other threads off while the disk is written.
+Owns the draw of sides, the way from a side to a column, which question of a pair is asked, resuming, undo and the
+counts. Invariants: `judge` returns when the verdict is on the disk, and where it raises, it was not saved and the
+present pair is the same; the draw of sides depends on the set's seed, the pair, the annotator and the repeat alone, so
+a pair that is shown again looks the same. Refuses to know what a screen looks like. A lock holds other threads off
+while the disk is written.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, TypeVar
+from itertools import chain
 
 from workbench.canonical_rows import text_of
 from workbench.errors import UsageError, WorkbenchError
-from workbench.judgment_lines import Judgment, annotator_of, read_journal
-from workbench.judgments import Journal, Order, Showing, Verdict, fold
+from workbench.judgment_lines import Judgment
+from workbench.judgments import Journal, Order, Showing, Verdict, showing_of
+from workbench.label_form import Criterion
+from workbench.label_notes import NONE, Drafts, Notes, notes_of
+from workbench.labeling_history import Change, Deed, History, line_of
+from workbench.labeling_state import Counts, JudgedElsewhere, Said, Saved, ScreenVerdict, ShownPair
 from workbench.labeling_subject import ARENA, open_subject, pair_set_of, prompt_text
+from workbench.own_journals import OwnJournals
 from workbench.pair_sets import PairSet
 from workbench.steps import Progress, Steps
 from workbench.workspace import Workspace, check_name
 
-T = TypeVar("T")
-ScreenVerdict = Literal["left", "right", "tie", "both_bad", "skip"]
-WORDS: dict[ScreenVerdict, str] = {
-    "left": "left better", "right": "right better", "tie": "tie", "both_bad": "both bad", "skip": "skipped",
-}  # fmt: skip
-"""What a verdict is called where it was seen."""
 PACE_OVER = 20
 """Verdicts that the pace is taken over."""
 LEAST_FOR_PACE = 3
 LONGEST_THOUGHT_S = 600.0
 """A pair that took longer was not thought about all that time, and counts as this much."""
-
-
-class JudgedElsewhere(WorkbenchError):
-    """The present pair was judged meanwhile under the same name in another program; that verdict stands."""
-
-
-@dataclass(frozen=True)
-class ShownPair:
-    """One pair as an annotator may see it: no source of an answer, no verdict that came with it."""
-
-    id: str
-    prompt: str
-    left: str
-    right: str
-    order: Order
-    """Which column stands left: "ab" or "ba"."""
-
-
-@dataclass(frozen=True)
-class Saved:
-    """One verdict that is on the disk."""
-
-    number: int
-    """How many of the set's pairs this annotator has judged with it."""
-    verdict: ScreenVerdict
-    took_s: float
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How far the sitting is."""
-
-    total: int
-    done: int
-    """Pairs on which a verdict of this annotator stands, skips among them."""
-    by_verdict: dict[ScreenVerdict, int]
-    """left and right as they stood on the screen."""
-    skipped: int
-    per_hour: float
-    """0 until there are a few verdicts."""
-
-    @property
-    def left(self) -> int:
-        """Pairs still open."""
-        return self.total - self.done
-
-    @property
-    def hours_left(self) -> float:
-        """At this pace; 0 where there is none."""
-        return self.left / self.per_hour if self.per_hour else 0.0
 
 
 class Sitting:
@@ -98,21 +44,20 @@ class Sitting:
         self.annotator = check_name(annotator, "annotator")
         self._pairs = {pair.id: pair for pair in Steps(pair_set.info.rows, progress).over(pair_set.pairs())}
         self._order = tuple(self._pairs)
+        self._place = {pair: place for place, pair in enumerate(self._order)}
+        self._questions = pair_set.form.questions
         self._lock = threading.Lock()
-        self._journal: Journal | None = None
-        self._inode = 0
-        self._others = self._sizes_of_others()
-        self._foreign: set[str] = set()
-        self._unsure = ""
-        self._standing: dict[str, Judgment] = {}
+        self._journals = OwnJournals(pair_set, annotator, self._pairs)
+        self._drafts = Drafts(pair_set, annotator)
+        self._history = History()
         self._tally: Counter[ScreenVerdict] = Counter()
-        self._history: dict[str, None] = {}
+        self._done: set[str] = set()
         self._again: deque[str] = deque()
         self._recent: deque[float] = deque(maxlen=PACE_OVER)
-        self._comment = ""
-        self._present = ""
+        self._notes = NONE
+        self._present, self._question = "", 0
         self._next_place = 0
-        self._read_mine()
+        self._count()
         self._move_on()
 
     def __enter__(self) -> Sitting:
@@ -124,13 +69,12 @@ class Sitting:
     def close(self) -> None:
         """Give the journal back; waits for a verdict that is being written."""
         with self._lock:
-            self._drop_journal()
+            self._journals.close()
 
     def open_journal(self) -> None:
         """Open the journal ahead, so that the first verdict does not wait for it."""
         with self._lock:
-            self.pair_set.workspace.require_writable()
-            self._open()
+            self._journals.open()
 
     # What is there to judge.
 
@@ -145,6 +89,27 @@ class Sitting:
         return self._shown(self._present) if self._present else None
 
     @property
+    def number(self) -> int:
+        """The place of the present pair in the set, from 1; 0 where there is none."""
+        return self._place[self._present] + 1 if self._present else 0
+
+    @property
+    def question(self) -> Criterion:
+        """What is asked about the present pair."""
+        return self._questions[self._question]
+
+    @property
+    def said(self) -> tuple[tuple[Criterion, Said], ...]:
+        """What stands on the present pair, question by question."""
+        held = ((asked, self._journals.standing.get(self._showing(self._present, asked))) for asked in self._questions)
+        return tuple((asked, self._on_screen(one)) for asked, one in held if one is not None)
+
+    @property
+    def revises(self) -> bool:
+        """Whether the question that is asked was answered before."""
+        return bool(self._present) and self._showing(self._present) in self._journals.standing
+
+    @property
     def upcoming(self) -> ShownPair | None:
         """The pair that will most likely be next, for laying it out ahead."""
         following = self._first_open(self._next_place, besides=self._present)
@@ -153,9 +118,9 @@ class Sitting:
         return self._shown(following) if following else None
 
     @property
-    def pending_comment(self) -> str:
-        """The comment that will go with the present pair's verdict."""
-        return self._comment
+    def notes(self) -> Notes:
+        """What will go with the present pair's verdict."""
+        return self._notes
 
     @property
     def counts(self) -> Counts:
@@ -163,70 +128,116 @@ class Sitting:
         mean = sum(self._recent) / len(self._recent) if len(self._recent) >= LEAST_FOR_PACE else 0.0
         return Counts(
             total=len(self._pairs),
-            done=len(self._standing),
+            done=len(self._done),
             by_verdict={verdict: count for verdict, count in self._tally.items() if count},
-            skipped=self._tally["skip"],
-            per_hour=3600 / mean if mean > 0 else 0.0,
+            skipped=sum(1 for pair in self._done if self._is_skip(pair)) if self._tally["skip"] else 0,
+            per_hour=3600 / mean / len(self._questions) if mean > 0 else 0.0,
         )
 
     # What one says.
 
-    def judge(self, verdict: ScreenVerdict, took_s: float = 0.0) -> Saved:
-        """Save a verdict on the present pair and move on. Raises where it is not on the disk: the pair stays.
+    def judge(self, verdict: ScreenVerdict, took_s: float = 0.0, strength: int = 1) -> Saved:
+        """Save a verdict on the present question and move on. Raises where it is not on the disk: the pair stays.
 
-        JudgedElsewhere says that the verdict of another program stands; then too the next pair is present.
+        A skip is of all questions of the pair that are not answered. JudgedElsewhere says that the verdict of another
+        program stands; then too the next pair is present.
         """
         with self._lock:
-            pair = self._require_present()
-            again = pair in self._standing
+            pair, showing = self._require_present(), self._showing(self._present)
+            if not 1 <= strength <= self.pair_set.form.most or (strength > 1 and verdict not in ("left", "right")):
+                raise UsageError(f"strength {strength} of {verdict!r}: the scale of {self.name} has none such.")
+            stood = showing in self._journals.standing
             self._look_at_others()
-            if not again and pair in self._standing and pair != self._unsure:
-                said = WORDS[self._on_screen(self._standing[pair])]
+            if not stood and showing in self._journals.standing and not self._journals.is_unsure(showing):
+                said = self._on_screen(self._journals.standing[showing]).words
                 self._move_on()
                 raise JudgedElsewhere(
                     f"judged meanwhile under the name {self.annotator} in another program ({said}): that stands, and "
                     "this key saved nothing; u takes it back"
                 )
-            order = self.order_of(pair)
-            column = _column(verdict, order)
-            made = self._written(
-                pair, lambda journal: journal.append(pair, column, origin="screen", order=order, comment=self._comment)
-            )
-            self._note(pair, made)
+            self._do(self._deed(pair, verdict, strength))
+            self._drafts.drop(pair)
             self._recent.append(min(max(took_s, 0.0), LONGEST_THOUGHT_S))
-            if pair in self._again:
+            if pair in self._again and (verdict == "skip" or not self._is_skip(pair)):
                 self._again.remove(pair)
-            self._move_on()
-            return Saved(len(self._standing), verdict, took_s)
+            self._move_on(after=pair)
+            return Saved(len(self._done), Said(verdict, strength), took_s)
 
-    def undo(self) -> ScreenVerdict:
-        """Take back the last verdict that stands, and show its pair again; returns what was said of it."""
+    def undo(self) -> Said:
+        """Take back what was done last, and show its pair; returns the verdict that was taken back.
+
+        Before what this sitting did lie the verdicts of earlier ones, the latest first.
+        """
         with self._lock:
             self._look_at_others()
-            pair = self._last_judged()
-            self._written(pair, lambda journal: journal.undo(Showing(pair, self.annotator), origin="screen"))
-            before = self._standing.pop(pair)
-            said = self._on_screen(before)
-            self._tally[said] -= 1
-            del self._history[pair]
+            if self._history.done:
+                deed = self._history.done[-1]
+            elif self._journals.history:
+                last = next(reversed(self._journals.history))
+                deed = (Change(last, None, self._journals.standing[last]),)
+            else:
+                raise UsageError(f"no verdict of {self.annotator} stands on this set")
+            self._write(tuple(change.reversed for change in reversed(deed)))
+            if self._history.done:
+                self._history.done.pop()
+            self._history.undone.append(deed)
             if self._recent:
                 self._recent.pop()
-            self._present, self._comment = pair, before.comment
-            self._next_place = 0
-            return said
+            showing, before, taken = deed[0]
+            assert taken is not None, "a deed says something"
+            self._show(showing)
+            if before is None:
+                self._next_place = self._place[showing.pair]
+                self._notes = notes_of(taken)
+                with suppress(WorkbenchError, OSError):  # they stand in the journal, too
+                    self._drafts.keep(showing.pair, self._notes)
+            return self._on_screen(taken)
 
-    def comment(self, text: str) -> None:
-        """Say something of the present pair; it is saved with the verdict. The empty text takes it back."""
-        self._require_present()
-        self._comment = text.strip()
+    def redo(self) -> Said:
+        """Do again what was undone last, and go on behind it; returns the verdict that stands again."""
+        with self._lock:
+            self._look_at_others()
+            if not self._history.undone:
+                raise UsageError("nothing was undone that could be done again")
+            deed = self._history.undone[-1]
+            self._write(deed)
+            self._history.done.append(self._history.undone.pop())
+            showing, _, said = deed[0]
+            assert said is not None, "a deed says something"
+            self._drafts.drop(showing.pair)
+            self._move_on(after=showing.pair)
+            return self._on_screen(said)
+
+    def add(self, notes: Notes, *, durable: bool = True) -> None:
+        """Put notes on the present pair; they are kept on the disk as a draft, and go with the next verdict."""
+        pair = self._require_present()
+        self._notes = notes
+        self._drafts.keep(pair, notes, durable=durable)
 
     def amend(self, text: str) -> None:
         """Put a comment on the last verdict: the same verdict again, which supersedes it."""
         with self._lock:
             self._look_at_others()
-            pair = self._last_judged()
-            again = self._standing[pair]._replace(comment=text.strip(), origin="screen")
-            self._standing[pair] = self._written(pair, lambda journal: _repeated(journal, again))
+            if not self._journals.history:
+                raise UsageError(f"no verdict of {self.annotator} stands on this set")
+            last = next(reversed(self._journals.history))
+            before = self._journals.standing[last]
+            self._do((Change(last, before, before._replace(comment=text.strip())),))
+
+    def go_to(self, number: int) -> None:
+        """Show the pair at a place of the set, from 1, judged or not; what is open behind it comes after it."""
+        if not 1 <= number <= len(self._order):
+            raise UsageError(f"there is no pair {number:,}: this set has the pairs 1 to {len(self._order):,}")
+        with self._lock:
+            pair = self._order[number - 1]
+            self._show(self._showing(pair, self._open_question(pair) or self._questions[0]))
+            if pair not in self._done:
+                self._next_place = number - 1
+
+    def go_on(self) -> None:
+        """Leave a pair that is looked at again, and show the next open one."""
+        with self._lock:
+            self._move_on()
 
     def show_skipped_again(self) -> int:
         """Let the skipped pairs come once more; how many there are. A pair keeps its skip until it is judged."""
@@ -242,6 +253,9 @@ class Sitting:
 
     # Inside.
 
+    def _showing(self, pair: str, asked: Criterion | None = None) -> Showing:
+        return Showing(pair, self.annotator, 0, (asked or self.question).name)
+
     def _shown(self, identity: str) -> ShownPair:
         pair, order = self._pairs[identity], self.order_of(identity)
         first, second = (pair.a, pair.b) if order == "ab" else (pair.b, pair.a)
@@ -252,117 +266,105 @@ class Sitting:
             raise UsageError("all pairs of this set are judged")
         return self._present
 
-    def _last_judged(self) -> str:
-        if not self._history:
-            raise UsageError(f"no verdict of {self.annotator} stands on this set")
-        return next(reversed(self._history))
-
-    def _on_screen(self, judgment: Judgment) -> ScreenVerdict:
+    def _on_screen(self, judgment: Judgment) -> Said:
         order = judgment.order or self.order_of(judgment.pair)
         sides: dict[str, ScreenVerdict] = {order[0]: "left", order[1]: "right"}
-        return sides.get(judgment.verdict, judgment.verdict)  # type: ignore[arg-type]
+        return Said(sides.get(judgment.verdict, judgment.verdict), judgment.strength)  # type: ignore[arg-type]
+
+    def _deed(self, pair: str, verdict: ScreenVerdict, strength: int) -> Deed:
+        """What a verdict on the present question changes."""
+        order, standing, asked = self.order_of(pair), self._journals.standing, [self.question]
+        if verdict == "skip":
+            others = [one for one in self._questions if one != self.question]
+            asked += [one for one in others if self._showing(pair, one) not in standing]
+        column, notes = _column(verdict, order), self._notes
+        made = Judgment(0, "", None, pair, self.annotator, 0, "", column, strength, order, "screen", "", notes.comment,
+                        notes.tags, notes.flagged, notes.better)  # fmt: skip
+        showings = [self._showing(pair, one) for one in asked]
+        return tuple(Change(one, standing.get(one), made._replace(criterion=one.criterion)) for one in showings)
+
+    def _do(self, deed: Deed) -> None:
+        self._history.add(self._write(deed))
+
+    def _write(self, deed: Deed) -> Deed:
+        """Put what stands after a deed on the disk, and remember it."""
+
+        def write(journal: Journal) -> list[Judgment]:
+            return journal.append_many([line_of(journal, change) for change in deed])
+
+        written = self._journals.write([change.showing for change in deed], write)
+        lines = {showing_of(line): line for line in written}
+        for change in deed:
+            if change.after is None:
+                self._journals.forget(change.showing)
+            else:
+                self._journals.note(change.showing, lines[change.showing])
+            self._recount(change)
+        return deed
+
+    def _count(self) -> None:
+        """Count anew what stands."""
+        self._tally = Counter(self._on_screen(one).verdict for one in self._journals.standing.values())
+        self._done = {pair for pair in {showing.pair for showing in self._journals.standing} if self._is_done(pair)}
+        self._next_place = 0
+
+    def _recount(self, change: Change) -> None:
+        for judgment, by in ((change.before, -1), (change.after, 1)):
+            if judgment is not None:
+                self._tally[self._on_screen(judgment).verdict] += by
+        pair = change.showing.pair
+        (self._done.add if self._is_done(pair) else self._done.discard)(pair)
+
+    def _look_at_others(self) -> None:
+        if self._journals.look_at_others():
+            self._history.clear()
+            self._count()
+
+    def _open_question(self, pair: str) -> Criterion | None:
+        standing = self._journals.standing
+        return next((one for one in self._questions if self._showing(pair, one) not in standing), None)
+
+    def _skipped_question(self, pair: str) -> Criterion | None:
+        held = ((one, self._journals.standing.get(self._showing(pair, one))) for one in self._questions)
+        return next((asked for asked, one in held if one is not None and one.verdict == "skip"), None)
+
+    def _is_done(self, pair: str) -> bool:
+        return self._open_question(pair) is None
 
     def _is_skip(self, pair: str) -> bool:
-        return pair in self._standing and self._standing[pair].verdict == "skip"
+        return self._skipped_question(pair) is not None
 
     def _first_open(self, start: int, besides: str = "") -> str:
-        """The first pair from `start` on, in the order of the set, without a verdict; empty where there is none."""
-        for place in range(start, len(self._order)):
+        """The first pair without a verdict from `start` on, and then from the front; empty where there is none."""
+        if len(self._done) >= len(self._order):
+            return ""
+        for place in chain(range(start, len(self._order)), range(start)):
             pair = self._order[place]
-            if pair not in self._standing and pair != besides:
+            if pair not in self._done and pair != besides:
                 return pair
         return ""
 
-    def _move_on(self) -> None:
-        self._comment = ""
-        self._present = self._first_open(self._next_place)
-        if self._present:
-            # What lies before it is judged, and only `undo` opens it again, which begins from the front.
-            self._next_place = self._order.index(self._present, self._next_place)
-            return
-        while self._again and not self._is_skip(self._again[0]):
-            self._again.popleft()
-        self._present = self._again[0] if self._again else ""
+    def _show(self, showing: Showing) -> None:
+        self._present = showing.pair
+        names = [one.name for one in self._questions]
+        self._question = names.index(showing.criterion) if showing.criterion in names else 0
+        held = self._journals.standing.get(self._showing(showing.pair))
+        self._notes = self._drafts.read(showing.pair) or (notes_of(held) if held else NONE)
 
-    def _note(self, pair: str, judgment: Judgment) -> None:
-        before = self._standing.get(pair)
-        if before is not None:
-            self._tally[self._on_screen(before)] -= 1
-        self._standing[pair] = judgment
-        self._tally[self._on_screen(judgment)] += 1
-        self._history.pop(pair, None)
-        self._history[pair] = None
-
-    def _written(self, pair: str, write: Callable[[Journal], T]) -> T:
-        """What `write` returns when its line is on the disk, in a file that is still where it was.
-
-        After any error the journal is opened anew for the next line, which reads what was saved.
-        """
-        self.pair_set.workspace.require_writable()
-        if pair in self._foreign:
-            self._drop_journal()  # its memory of what stands is older than the other program's lines
-        try:
-            journal = self._open()
-            made = write(journal)
-            if _state(journal.path)[0] != self._inode:
-                raise WorkbenchError(f"{journal.path} was removed while it was open: the verdict was not saved")
-        except (WorkbenchError, OSError) as error:
-            self._drop_journal()
-            self._unsure = pair
-            if isinstance(error, WorkbenchError):
-                raise
-            raise WorkbenchError(f"the verdict was not saved ({error.strerror or error})") from error
-        self._unsure = ""
-        return made
-
-    def _open(self) -> Journal:
-        if self._journal is None:
-            self._foreign.clear()  # first: what is written from here on is seen as new
-            self._journal = self.pair_set.journal(self.annotator)
-            self._inode = _state(self._journal.path)[0]
-        return self._journal
-
-    def _drop_journal(self) -> None:
-        if self._journal is not None:
-            self._journal.close()
-            self._journal = None
-
-    def _mine(self) -> list[Path]:
-        folder = self.pair_set.judgments_folder
-        return sorted(path for path in folder.glob("*.jsonl") if annotator_of(path.name) == self.annotator)
-
-    def _sizes_of_others(self) -> dict[str, tuple[int, int]]:
-        """Inode and size of every journal under this name but the one that is open here."""
-        held = self._journal.path.name if self._journal else ""
-        return {path.name: _state(path) for path in self._mine() if path.name != held}
-
-    def _look_at_others(self) -> None:
-        """Read again where another program has written under this name; a few `stat` calls where none has."""
-        now = self._sizes_of_others()
-        changed = [name for name, state in now.items() if self._others.get(name) != state]
-        if changed:
-            for name in changed:
-                journal = read_journal(self.pair_set.judgments_folder / name)
-                self._foreign |= {line.pair for _, line in journal.lines}
-            self._others = now
-            self._read_mine()
-
-    def _read_mine(self) -> None:
-        """What stands under this name, from all journals of this name; where two programs disagree, nothing does."""
-        journals = [read_journal(path) for path in self._mine()]
-        said = fold(journals)
-        self._standing = {
-            showing.pair: judgment
-            for showing, judgment in said.current.items()
-            if showing.pair in self._pairs and showing.repeat == 0 and showing.criterion == "overall"
-        }
-        self._tally = Counter(map(self._on_screen, self._standing.values()))
-        # Newest last. The clock only tells which sitting was the later one; what holds is never asked of it.
-        journals.sort(key=lambda journal: journal.lines[-1][1].time if journal.lines else "")
-        lines = [line.pair for journal in journals for _, line in journal.lines if line.pair in self._standing]
-        mine = [pair for pair in self._history if pair in self._standing]
-        self._history = dict.fromkeys(reversed(dict.fromkeys(reversed([*lines, *mine]))))
-        self._next_place = 0
+    def _move_on(self, after: str = "") -> None:
+        """Show what is asked next: a question of the pair `after`, an open pair, or one that was skipped."""
+        following = after if after in self._again or (after and not self._is_done(after)) else ""
+        if not following and (following := self._first_open(self._next_place)):
+            self._next_place = self._place[following]
+        while not following and self._again:
+            following = self._again[0] if self._is_skip(self._again[0]) else ""
+            if not following:
+                self._again.popleft()
+        if following:
+            asked = self._open_question(following) or self._skipped_question(following)
+            self._show(self._showing(following, asked))
+        else:
+            self._present, self._question, self._notes = "", 0, NONE
 
 
 def open_sitting(workspace: Workspace, subject: str, who: str, progress: Progress | None = None) -> Sitting | None:
@@ -383,18 +385,3 @@ def _column(verdict: ScreenVerdict, order: Order) -> Verdict:
     if verdict == "right":
         return "b" if order == "ab" else "a"
     return verdict
-
-
-def _repeated(journal: Journal, judgment: Judgment) -> Judgment:
-    """The same verdict as a new line of its showing."""
-    fresh = journal.prepare(judgment.pair, "skip", origin="screen")
-    return journal.append_many([judgment._replace(id=fresh.id, seq=0, supersedes=None, time=fresh.time)])[-1]
-
-
-def _state(path: Path) -> tuple[int, int]:
-    """(inode, size); zeros where there is no such file."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return 0, 0
-    return found.st_ino, found.st_size

@@ -33,7 +33,8 @@ def open_subject(workspace: Workspace, annotator: str) -> str:
             subject = subject_of(kind, one.name)
             newest = newest or subject
             said = read_judgments(one.judgments_folder)
-            if sum(showing.annotator == annotator for showing in said.current) < one.info.rows:
+            judged = sum(showing.annotator == annotator for showing in said.current)
+            if judged < one.info.rows * len(one.form.questions):
                 return subject
     return newest
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from workbench.comparison import models_of, report
 from workbench.errors import WorkbenchError
-from workbench.labeling import WORDS, Counts, ScreenVerdict, Sitting
+from workbench.labeling import Sitting
+from workbench.labeling_state import WORDS, Counts, ScreenVerdict
 from workbench.terminal_output import counted, time_left
 
 Page = list[tuple[str, str]]

@@ -12,6 +12,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -23,6 +24,7 @@ from workbench.dataset_source import sha256_of
 from workbench.dataset_store import Dataset
 from workbench.errors import SourceChanged, UnreadableData, UsageError, WorkbenchError
 from workbench.judgments import Fold, Journal, Verdict, read_judgments
+from workbench.label_form import LabelForm
 from workbench.row_conversion import same_answer
 from workbench.steps import Progress, Steps
 from workbench.workspace import Kind, Workspace, now, read_toml, write_toml
@@ -79,6 +81,11 @@ class PairSetInfo:
     identical_left_out: int
     """Pairs whose two answers were the same and which are not in the set."""
     note: str = ""
+    tags: list[str] = field(default_factory=list)
+    """Reasons that an annotator is offered."""
+    criteria: list[dict[str, str]] = field(default_factory=list)
+    """Questions, by name and as they are asked; none: one question."""
+    guidelines: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,14 @@ class PairSet:
     @property
     def folder(self) -> Path:
         return self.workspace.folder(self.kind) / self.name
+
+    @cached_property
+    def form(self) -> LabelForm:
+        """What is asked about each pair; WorkbenchError where pairs.toml declares what cannot be asked."""
+        try:
+            return LabelForm.from_toml(self.info.__dict__)
+        except (UsageError, TypeError, AttributeError) as error:
+            raise WorkbenchError(f"{self.folder / 'pairs.toml'}: {error}") from error
 
     @property
     def parquet_path(self) -> Path:
@@ -195,6 +210,7 @@ def create_pairs(
     kind: PairKind = "pairs",
     seed: int = 0,
     note: str = "",
+    form: LabelForm | None = None,
     steps: Steps | None = None,
 ) -> PairSet:
     """Makes a pair set of candidate answers. `source` says where they came from and is written into pairs.toml.
@@ -219,7 +235,7 @@ def create_pairs(
             "name": name,
             "created": now(),
             "note": note,
-            "scale": "three-way",
+            **(form or LabelForm()).to_toml(),
             "rows": count,
             "sha256": sha256_of(folder / "pairs.parquet"),
             "seed": seed,
@@ -232,7 +248,13 @@ def create_pairs(
 
 
 def pairs_from_dataset(
-    workspace: Workspace, name: str, dataset: Dataset, *, seed: int = 0, progress: Progress | None = None
+    workspace: Workspace,
+    name: str,
+    dataset: Dataset,
+    *,
+    seed: int = 0,
+    form: LabelForm | None = None,
+    progress: Progress | None = None,
 ) -> PairSet:
     """A pair set of a dataset of shape preference (its verdicts are imported) or answers (there are none).
 
@@ -246,7 +268,7 @@ def pairs_from_dataset(
     source = {"dataset": dataset.name, "sha256": dataset.info.source.sha256, "origin": dataset.info.source.origin}
     steps = Steps(dataset.info.rows, progress)
     rows = map(_candidate, dataset.rows())
-    return create_pairs(workspace, name, rows, source, seed=seed, note=dataset.info.note, steps=steps)
+    return create_pairs(workspace, name, rows, source, seed=seed, note=dataset.info.note, form=form, steps=steps)
 
 
 def open_pairs(workspace: Workspace, name: str, kind: PairKind = "pairs") -> PairSet:

@@ -11,7 +11,9 @@ import pytest
 
 from workbench.errors import DiskFull, ReadOnly, UsageError, WorkbenchError
 from workbench.judgments import Showing
-from workbench.labeling import JudgedElsewhere, ScreenVerdict, Sitting, open_sitting
+from workbench.label_notes import Notes
+from workbench.labeling import Sitting, open_sitting
+from workbench.labeling_state import JudgedElsewhere, Said, ScreenVerdict
 from workbench.labeling_subject import open_subject
 from workbench.labeling_words import end_page, progress_words
 from workbench.pair_sets import CandidatePair, PairSet, create_pairs
@@ -70,16 +72,16 @@ def test_undo_opens_the_pair_as_it_looked_also_of_an_earlier_sitting(workspace: 
     made = make(workspace)
     with Sitting(made, "alice") as sitting:
         first = sitting.present
-        sitting.comment("unsure")
+        sitting.add(Notes(comment="unsure"))
         sitting.judge("left")
     with Sitting(made, "alice") as sitting:
         second = sitting.present
         sitting.judge("tie")
-        assert sitting.undo() == "tie"
+        assert sitting.undo() == Said("tie")
         assert sitting.present == second
-        assert sitting.undo() == "left"
+        assert sitting.undo() == Said("left")
         assert sitting.present == first
-        assert sitting.pending_comment == "unsure"
+        assert sitting.notes.comment == "unsure"
         with pytest.raises(UsageError):
             sitting.undo()
         assert verdicts(made) == {}
@@ -91,7 +93,7 @@ def test_undo_opens_the_pair_as_it_looked_also_of_an_earlier_sitting(workspace: 
 def test_comments(workspace: Workspace) -> None:
     made = make(workspace)
     with Sitting(made, "alice") as sitting:
-        sitting.comment(" short ")
+        sitting.add(Notes(comment="short"))
         sitting.judge("left")
         sitting.judge("tie")
         sitting.amend("neither says why")
