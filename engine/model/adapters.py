@@ -23,6 +23,7 @@ import torch
 from engine.data.packing import PackedBatch
 from engine.errors import ConfigError, ModelError
 from engine.model.activation_checkpointing import checkpointed_layers
+from engine.model.half_products import are_emulated
 from engine.model.log_probs import TokenScores, hidden_states, token_scores
 from engine.model.lora_layers import (
     ALL_LINEAR,
@@ -165,8 +166,9 @@ class RoleModel:
             layer.train(torch.is_grad_enabled())
 
     def _precision(self, batch: PackedBatch) -> AbstractContextManager[Any]:
-        if self.autocast is None:
-            return nullcontext()
+        on_cpu = batch.ids_T.device.type == "cpu"
+        if self.autocast is None or (on_cpu and are_emulated(self.autocast)):
+            return nullcontext()  # the weights are in fp32, and so are products that would be emulated
         precision: AbstractContextManager[Any] = torch.autocast(batch.ids_T.device.type, dtype=self.autocast)
         return precision
 

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from engine.model.half_products import linear, product
+
 SLICE_BYTES = {"cpu": 32 * 2**20, "cuda": 2**30}
 """fp32 logits worked at one time: on a CPU they stay in its cache, on a GPU a product of them fills it."""
 
@@ -52,7 +54,7 @@ def _score(
     head: nn.Linear, rows_nH: torch.Tensor, targets_n1: torch.Tensor, temperature: float, entropy: bool, slope: bool
 ) -> tuple[torch.Tensor, ...]:
     """Log-prob, entropy, hit and slope of a slice of rows; what was not asked for is a stand-in."""
-    logits_nV = head(rows_nH).float()
+    logits_nV = linear(rows_nH, head.weight, head.bias).float()
     if temperature != 1.0:
         logits_nV.div_(temperature)
     all_nV = torch.log_softmax(logits_nV, dim=-1)
@@ -64,7 +66,7 @@ def _score(
         return log_prob_n, entropy_n, hit_n, rows_nH[:, :0]
     away_nV = all_nV.exp_().neg_()
     away_nV.scatter_add_(1, targets_n1, torch.ones_like(log_prob_n).unsqueeze(1))
-    slope_nH = away_nV.to(head.weight.dtype) @ head.weight
+    slope_nH = product(away_nV.to(head.weight.dtype), head.weight)
     return log_prob_n, entropy_n, hit_n, slope_nH if temperature == 1.0 else slope_nH / temperature
 
 

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from peft.tuners.lora import Linear as PeftLoraLinear
 from torch import nn
 
+from engine.model.half_products import linear, widened
+
 
 class LoraProduct(torch.autograd.Function):
     """x (T, in), W (out, in), b (out,) or None, A (r, in), B (out, r), s -> y (T, out) in the precision of x."""
@@ -32,28 +34,29 @@ class LoraProduct(torch.autograd.Function):
         b_OR: torch.Tensor,
         scaling: float,
     ) -> torch.Tensor:
-        a, b = a_RI.to(x_TI.dtype), (b_OR * scaling).to(x_TI.dtype)
-        low_TR = x_TI @ a.t()
-        y_TO = F.linear(x_TI, weight_OI, bias_O)
+        x, weight = widened(x_TI), widened(weight_OI)
+        a, b = a_RI.to(x.dtype), (b_OR * scaling).to(x.dtype)
+        low_TR = x @ a.t()
+        y_TO = F.linear(x, weight, None if bias_O is None else bias_O.to(x.dtype))
         y_TO.addmm_(low_TR, b.t())
         ctx.save_for_backward(x_TI, weight_OI, a, b, low_TR)
         ctx.scaling = scaling
         ctx.precision = a_RI.dtype
-        return y_TO
+        return y_TO.to(x_TI.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (dy_TO,) = gradients
+        dy_TO = widened(gradients[0])
         x_TI, weight_OI, a_RI, b_OR, low_TR = ctx.saved_tensors
         wants_x, _, _, wants_a, wants_b, _ = ctx.needs_input_grad
         dx = da = db = None
         if wants_x or wants_a:
             dlow_TR = dy_TO @ b_OR
         if wants_x:
-            dx = dy_TO @ weight_OI
-            dx.addmm_(dlow_TR, a_RI)
+            dx = dy_TO @ widened(weight_OI)
+            dx = dx.addmm_(dlow_TR, a_RI).to(x_TI.dtype)
         if wants_a:
-            da = (dlow_TR.t() @ x_TI).to(ctx.precision)
+            da = (dlow_TR.t() @ widened(x_TI)).to(ctx.precision)
         if wants_b:
             # This way round: a product with few rows is faster than one with few columns.
             db = (low_TR.t() @ dy_TO).to(ctx.precision).mul_(ctx.scaling).t().contiguous()
@@ -65,6 +68,8 @@ class LoraLinear(PeftLoraLinear):
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """As peft's."""
+        if self.disable_adapters and not self.merged and not args and not kwargs:
+            return linear(x, self.base_layer.weight, self.base_layer.bias)
         name = self._plain_adapter()
         if name is None or args or kwargs or torch.is_autocast_enabled(x.device.type):
             out: torch.Tensor = super().forward(x, *args, **kwargs)
