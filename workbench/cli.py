@@ -79,7 +79,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse after --help
         return stop.code if isinstance(stop.code, int) else WRONG_USE
     except Exception as error:
+        if _is_an_interrupt(error):
+            print(file=sys.stderr)
+            return INTERRUPTED
         return _explain(error)
+
+
+def _is_an_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl+C stands behind an error that is none of ours: a library's import may turn it into its own."""
+    if isinstance(error, (WorkbenchError, EngineError)):
+        return False
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _run(arguments: list[str]) -> int:

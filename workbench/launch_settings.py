@@ -81,7 +81,8 @@ def default_of(method: str, key: str) -> str:
 def explanation_of(key: str) -> str:
     """What a setting means, from the line under it in the engine's config."""
     section, _, name = key.partition(".")
-    return _explanations().get((SECTIONS[section].__name__, name), "")
+    found = (_explanations().get((owner.__name__, name)) for owner in SECTIONS[section].__mro__)
+    return next(filter(None, found), "")
 
 
 @cache

@@ -1,8 +1,9 @@
 """The sections of run.toml of the methods that compare several completions of each prompt.
 
-Owns their keys. Invariant: a key means the same in both, and as in [ppo] where that has it. Which go together is in
-`engine.run.config_together`; the losses, each with its equation and paper, are in `engine.objectives.grouped_policy`,
-and where each KL comes to rest is in `engine.objectives.kl_loss`.
+Owns their keys. Invariant: a key means the same in both, and as in [ppo] where that has it; those of the same default
+stand once, and come first in their section. Which go together is in `engine.run.config_together`; the losses, each with
+its equation and paper, are in `engine.objectives.grouped_policy`, and where each KL comes to rest is in
+`engine.objectives.kl_loss`.
 """
 
 from __future__ import annotations
@@ -14,15 +15,37 @@ from engine.run.config_ppo import KL_IN_REWARD
 
 
 @dataclass(frozen=True)
-class GrpoConfig:
-    """[grpo]: group-relative policy optimisation against a reward model."""
+class GroupedConfig:
+    """The keys that [grpo] and [rloo] both have; each adds its own."""
 
-    generations: int = _key(8, at_least=2, usual="4 to 16 are usual")
-    """Completions sampled for each prompt: its group."""
     max_new_tokens: int = _key(64, at_least=1)
     """Tokens sampled at most for each completion."""
     temperature: float = _key(1.0, above=0)
     """Temperature of the completions."""
+    epochs: int = _key(2, at_least=1)
+    """Passes over the completions of a step."""
+    minibatches: int = _key(2, at_least=1)
+    """Updates in each pass; a group, the completions of a prompt, is never divided."""
+    flat_groups: str = _key("keep", choices=("keep", "skip"))
+    """Groups whose rewards are all equal: keep counts them with advantage 0; skip leaves them out of the loss."""
+    mask_truncated: bool = False
+    """Completions that did not end take no part in the loss, as in DAPO; they count in their prompt's baseline."""
+    score_scale: str = _key("reward_model", choices=("reward_model", "running", "none"))
+    """Scores less a mean and over a deviation: of the reward model's held-out answers, of the run's so far, or raw."""
+    score_clip: float = _key(0.0, at_least=0)
+    """Scores are clipped to +- this; 0: not."""
+    missing_eos: str = _key("subtract", choices=("subtract", "replace"))
+    """A completion that did not end: missing_eos_penalty is taken off its score, or minus that is its score."""
+    missing_eos_penalty: float = _key(1.0, at_least=0)
+    """Of a completion that did not end, in the unit of the scaled scores."""
+
+
+@dataclass(frozen=True)
+class GrpoConfig(GroupedConfig):
+    """[grpo]: group-relative policy optimisation against a reward model."""
+
+    generations: int = _key(8, at_least=2, usual="4 to 16 are usual")
+    """Completions sampled for each prompt: its group."""
     scale_rewards: str = _key("none", choices=("none", "group", "batch"))
     """Deviation that advantages are in: none, as in Dr. GRPO; group: their group's, as published; batch: the step's."""
     loss_type: str = _key("dapo", choices=("grpo", "dapo", "dr_grpo", "cispo"))
@@ -39,34 +62,14 @@ class GrpoConfig:
     """Where the KL stands: a term of each token, as published; or taken off the score, whose optimum it then shifts."""
     kl_estimator: str = _key("k3_token", choices=("k1", "k2", "k3", "k3_token", "k3_prefix"))
     """k3: as published; k3_token, k3_prefix: by the ratio of the token or of all so far; in the reward k1 to k3."""
-    epochs: int = _key(2, at_least=1)
-    """Passes over the completions of a step."""
-    minibatches: int = _key(2, at_least=1)
-    """Updates in each pass; a group is never divided."""
-    flat_groups: str = _key("keep", choices=("keep", "skip"))
-    """Groups whose rewards are all equal: keep counts them with advantage 0; skip leaves them out of the loss."""
-    mask_truncated: bool = False
-    """Completions that did not end take no part in the loss, as in DAPO; they count in their group's mean."""
-    score_scale: str = _key("reward_model", choices=("reward_model", "running", "none"))
-    """Scores less a mean and over a deviation: of the reward model's held-out answers, of the run's so far, or raw."""
-    score_clip: float = _key(0.0, at_least=0)
-    """Scores are clipped to +- this; 0: not."""
-    missing_eos: str = _key("subtract", choices=("subtract", "replace"))
-    """A completion that did not end: missing_eos_penalty is taken off its score, or minus that is its score."""
-    missing_eos_penalty: float = _key(1.0, at_least=0)
-    """Of a completion that did not end, in the unit of the scaled scores."""
 
 
 @dataclass(frozen=True)
-class RlooConfig:
+class RlooConfig(GroupedConfig):
     """[rloo]: REINFORCE leave-one-out against a reward model; the KL stands in the reward."""
 
     generations: int = _key(4, at_least=1, usual="2 to 8 are usual")
     """Completions sampled for each prompt."""
-    max_new_tokens: int = _key(64, at_least=1)
-    """Tokens sampled at most for each completion."""
-    temperature: float = _key(1.0, above=0)
-    """Temperature of the completions."""
     baseline: str = _key("leave_one_out", choices=("leave_one_out", "batch"))
     """leave_one_out: the prompt's other completions; batch: mean and deviation of the step's tokens, REINFORCE++."""
     clip: float = _key(0.2, above=0)
@@ -77,19 +80,3 @@ class RlooConfig:
     """Weight of a nat of KL to the reference, against scores in standard deviations of the reward model's."""
     kl_estimator: str = _key("k1", choices=KL_IN_REWARD)
     """Estimator of that KL."""
-    epochs: int = _key(2, at_least=1)
-    """Passes over the completions of a step."""
-    minibatches: int = _key(2, at_least=1)
-    """Updates in each pass; the completions of a prompt stay together."""
-    flat_groups: str = _key("keep", choices=("keep", "skip"))
-    """Prompts whose completions have equal rewards: keep counts them with advantage 0; skip leaves them out."""
-    mask_truncated: bool = False
-    """Completions that did not end take no part in the loss; they count in the baseline."""
-    score_scale: str = _key("reward_model", choices=("reward_model", "running", "none"))
-    """Scores less a mean and over a deviation: of the reward model's held-out answers, of the run's so far, or raw."""
-    score_clip: float = _key(0.0, at_least=0)
-    """Scores are clipped to +- this; 0: not."""
-    missing_eos: str = _key("subtract", choices=("subtract", "replace"))
-    """A completion that did not end: missing_eos_penalty is taken off its score, or minus that is its score."""
-    missing_eos_penalty: float = _key(1.0, at_least=0)
-    """Of a completion that did not end, in the unit of the scaled scores."""
