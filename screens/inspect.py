@@ -26,11 +26,14 @@ from screens.station import KNOWN_ERRORS, Station
 from screens.tasks import Task
 from workbench.dataset_window import Cells, Hits, RowWindow, cell_of, open_window
 from workbench.dataset_window_subject import RowReading, Subject, find_subject, raw_json, read_row
+from workbench.text_wrapping import cut
 
 TYPING_S = 0.2
 """A filter starts so long after the last key."""
 GROWTH_S = 0.25
 SAY_EVERY_S = 0.1
+NOTE_WIDTH = 24
+"""Cells of the header for what a dataset says of itself."""
 MOST_COPIED = 100_000
 """Characters; terminals take about that much of a clipboard sequence."""
 Opened = tuple[Subject, RowWindow, list[Cells]]
@@ -148,8 +151,9 @@ class Inspect(Station):
         count = self._window.rows_so_far
         rows = "1 row" if done and count == 1 else f"{count:,}{'' if done else '+'} rows"
         name = self._about.name + (f" · {self._about.side}" if self._about.side else "")
-        note = f" · {self._about.note}" if self._about.note else ""
-        self.say_where(f"{name} · {rows} · {len(self._window.columns)} columns · {self._about.shape}{note}")
+        # What the data is comes before how much of it there is: a narrow header loses its end.
+        note = f" · {cut(self._about.note, NOTE_WIDTH)}" if self._about.note else ""
+        self.say_where(f"{name}{note} · {rows} · {len(self._window.columns)} columns · {self._about.shape}")
         if self._hits is None and self._window.note and not self._about.warning:
             self.say(self._window.note)
         return done

@@ -30,8 +30,8 @@ from screens.row_list import RowList
 from screens.station import KNOWN_ERRORS, Station
 from screens.tasks import Cancelled, Task
 from screens.text_view import Block, TextView
+from workbench.launch_draft import Draft
 from workbench.launch_form import (
-    Draft,
     Field,
     Surroundings,
     change_method,

@@ -1,8 +1,8 @@
 """Where the program begins: `workbench`, `wb` and `python -m workbench`. Ctrl+C is quiet from the first moment on.
 
 Owns what an interrupt does while the command line is imported, and after the command has ended: the process leaves
-with 130 and says nothing. Between the two `workbench.cli` has it, where a command may have something to undo. Invariant:
-nothing is imported before the guard stands but what the interpreter has loaded by itself.
+with 130 and says nothing. Between the two `workbench.cli` has it, where a command may have something to undo.
+Invariant: nothing is imported before the guard stands but what the interpreter has loaded by itself.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
 def sampling_of(args: argparse.Namespace, *, samples: int) -> Sampling:
     """The sampling options of a command."""
     from workbench.generation import Sampling
-    from workbench.run_launch import choose_device
+    from workbench.launch_device import choose_device
 
     return Sampling(
         samples=samples,
@@ -146,9 +146,9 @@ def run_generate(args: argparse.Namespace) -> int:
 def run_eval(args: argparse.Namespace) -> int:
     """Measure a model on held-out rows."""
     from workbench.held_out import measure
+    from workbench.launch_device import choose_device
     from workbench.model_names import resolve_model
     from workbench.run_examples import find_source
-    from workbench.run_launch import choose_device
 
     if args.to and not args.reward:
         raise UsageError("--to keeps the rewards of a reward model; add --reward")
@@ -177,7 +177,7 @@ def run_eval(args: argparse.Namespace) -> int:
 
 
 def _run_scoring(args: argparse.Namespace, workspace: Workspace, model: ResolvedModel) -> int:
-    from workbench.run_launch import choose_device
+    from workbench.launch_device import choose_device
     from workbench.scoring import keep_scores, score
     from workbench.workspace import check_name
 

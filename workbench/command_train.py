@@ -128,7 +128,8 @@ def launch_request(workspace: Workspace, request: LaunchRequest, args: argparse.
 
 def launch(run: Run, args: argparse.Namespace, *, gpus: Sequence[int]) -> int:
     """Start a created or resumed run in the way that was asked for, and print its ID."""
-    from workbench.run_launch import gpu_environment, start_run
+    from workbench.launch_device import gpu_environment
+    from workbench.run_launch import start_run
     from workbench.run_watch import follow, leaving_is_told, wait_for_end
 
     if args.foreground:

@@ -15,13 +15,14 @@ from workbench.comparison import report
 from workbench.dataset_store import Dataset, add_dataset, open_dataset
 from workbench.errors import WorkbenchError
 from workbench.generation import Sampling
+from workbench.launch_device import usable_cores
 from workbench.model_names import ResolvedModel, checkpoint_model, resolve_model
 from workbench.pair_generation import Answered, ask_models, pairs_from_models
 from workbench.pair_sets import open_pairs, pairs_from_dataset
 from workbench.preferences import freeze
 from workbench.prompt_source import find_prompts
 from workbench.rule_annotator import judge_by_rule
-from workbench.run_launch import LaunchRequest, create_run, plan_run, start_run, usable_cores
+from workbench.run_launch import LaunchRequest, create_run, plan_run, start_run
 from workbench.run_list import ALIVE, Run, RunSummary, summarise
 from workbench.workspace import Workspace
 

@@ -14,7 +14,7 @@ from workbench.demo_stations import Stage, read_data, sample_request
 from workbench.guide_steps import PAIRS
 from workbench.pair_sets import pairs_from_dataset
 from workbench.run_launch import LaunchRequest, create_run, plan_run, start_run
-from workbench.run_list import all_runs
+from workbench.run_list import ALIVE, all_runs
 from workbench.terminal_output import counted
 from workbench.workspace import MARKER, Workspace, open_workspace
 
@@ -37,12 +37,15 @@ def prepare(path: str | None, say: Callable[[str], None]) -> Workspace:
 
 
 def guide_request(workspace: Workspace) -> LaunchRequest:
-    """The DPO run that the guide proposes: from the newest SFT run, on the newest preference set."""
+    """The DPO run that the guide proposes: from the newest SFT run that has learnt something or is about to, on the
+    newest preference set.
+    """
     from engine.run.config_toml import read_recipe
     from sample_data import ROOT
     from workbench.run_clone import as_typed
 
-    tuned = [run for run in all_runs(workspace) if run.method == "sft"]
+    taught = [run for run in all_runs(workspace) if run.method == "sft"]
+    tuned = [run for run in taught if any(run.checkpoint_steps()) or run.state().state in ALIVE]
     prefs = workspace.names("prefs")
     model = f"run:{tuned[-1].id}" if tuned else "sample"
     recipe = read_recipe(ROOT / "recipes" / "dpo.toml")

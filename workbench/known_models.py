@@ -17,6 +17,8 @@ class KnownModel:
     what: str
     origin: str
     """What it was tuned from, or how it is known."""
+    trained: bool = True
+    """False for a run that was stopped before its first step: what it holds is the model that it began from."""
 
 
 def known_models(workspace: Workspace | None) -> list[KnownModel]:
@@ -37,5 +39,6 @@ def known_models(workspace: Workspace | None) -> list[KnownModel]:
             best = run.folder.best()
             kind = "all weights" if config.adapter.kind == "full" else "adapter"
             at = f"best step {best['step']}, last {steps[-1]}" if best else f"step {steps[-1]}"
-            tuned.append(KnownModel(f"run:{run.id}", f"{config.run.method}, {kind}, {at}", source))
+            what = f"{config.run.method}, {kind}, {at if steps[-1] else 'not trained yet'}"
+            tuned.append(KnownModel(f"run:{run.id}", what, source, trained=bool(steps[-1])))
     return [*models, *(KnownModel(name, "base", origin) for name, origin in sorted(bases.items())), *tuned]

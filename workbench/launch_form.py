@@ -1,34 +1,30 @@
 """The form that starts a run: its fields, what a person has put into them, and what is wrong with each.
 
-Owns which settings matter for a method, the sensible beginning, and the place beside which an error is shown. A draft
-is text, as it was typed; it becomes a `LaunchRequest`, and everything is checked by the functions that the command
-line uses. Refuses to know how a field is drawn.
+Owns which settings matter for a method, the sensible beginning, and the place beside which an error is shown.
+Everything is checked by the functions that the command line uses. Refuses to know how a field is drawn.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from engine.errors import EngineError
-from engine.run.config import METHODS, ON_ROLLOUTS, SECTIONS, sections_of
+from engine.run.config import METHODS, ON_ROLLOUTS, SECTIONS
 from engine.run.config_bounds import Bounds
 from engine.run.config_layers import SET, parse_set, resolve
 from workbench.data_weights import read_weighted, split_written
 from workbench.errors import UsageError, WorkbenchError
 from workbench.known_models import known_models
+from workbench.launch_draft import FORM, Draft, draft_of
 from workbench.launch_settings import LABELS, MATTERING, all_keys, default_of, explanation_of
 from workbench.method_words import METHOD_WORDS
-from workbench.run_examples import EVAL_SHARE, SHAPES_FOR
-from workbench.run_launch import LaunchRequest
+from workbench.run_examples import SHAPES_FOR
 from workbench.run_list import Run, find_run
 from workbench.workspace import Workspace
 
-FORM = ("method", "model", "reward_model", "data", "name", "eval_share")
-"""Fields that are no key of run.toml."""
 _EXPLAINED = {
     "method": "what the run optimises",
     "model": "what is tuned: sample, run:ID, ./folder, ./file.gguf or hf:ORG/NAME",
@@ -54,6 +50,8 @@ class Option:
 
     value: str
     words: str = ""
+    ready: bool = True
+    """Whether it is chosen for a person who has not chosen; what is not stays among what may be chosen."""
 
 
 @dataclass(frozen=True)
@@ -68,51 +66,6 @@ class Surroundings:
     def data_for(self, method: str) -> tuple[Option, ...]:
         """Data whose shape suits the method."""
         return tuple(Option(name, shape) for name, shape in self.data if shape in SHAPES_FOR[method])
-
-
-@dataclass(frozen=True)
-class Draft:
-    """What a person has chosen so far; settings are as typed, and only those that were typed."""
-
-    method: str = "sft"
-    model: str = ""
-    reward_model: str = ""
-    data: str = ""
-    name: str = ""
-    eval_share: str = ""
-    settings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-
-    def value(self, key: str) -> str:
-        """What stands in a field; for a setting the default where nothing was typed."""
-        if key in FORM:
-            return str(getattr(self, key))
-        return self.settings.get(key, default_of(self.method, key))
-
-    def put(self, key: str, text: str) -> Draft:
-        """The draft with another value in a field; the empty text brings a setting's default back."""
-        text = text.strip()
-        if key == "method":
-            kept = {name: value for name, value in self.settings.items() if name.partition(".")[0] in sections_of(text)}
-            return replace(self, method=text, settings=MappingProxyType(kept))
-        if key in FORM:
-            change: dict[str, Any] = {key: text}
-            return replace(self, **change)
-        settings = {name: value for name, value in self.settings.items() if name != key}
-        if text and text != default_of(self.method, key):
-            settings[key] = text
-        return replace(self, settings=MappingProxyType(settings))
-
-    def request(self) -> LaunchRequest:
-        """What the command line would be given."""
-        return LaunchRequest(
-            method=self.method,
-            model=self.model,
-            data=split_written(self.data),
-            reward_model=self.reward_model if self.method in ON_ROLLOUTS else "",
-            settings=tuple(f"{key}={text}" for key, text in self.settings.items()),
-            name=self.name,
-            eval_share=float(self.eval_share) if self.eval_share else EVAL_SHARE,
-        )
 
 
 @dataclass(frozen=True)
@@ -140,7 +93,7 @@ def look_around(workspace: Workspace) -> Surroundings:
     judging: list[Option] = []
     for model in reversed(known_models(workspace)):
         found = _RUN_METHOD.match(model.name)
-        (judging if found and found[1] == "reward" else tuning).append(Option(model.name, model.what))
+        (judging if found and found[1] == "reward" else tuning).append(Option(model.name, model.what, model.trained))
     listed, _ = list_data(workspace)
     data = tuple((one.name, "preference" if one.frozen else one.kind) for one in listed)
     frozen_first = sorted(data, key=lambda pair: not any(one.frozen and one.name == pair[0] for one in listed))
@@ -170,7 +123,7 @@ def first_draft(workspace: Workspace, around: Surroundings, subject: str = "") -
         method = "dpo"
     elif wanted == "labelled":
         method = "kto"
-    elif wanted == "prompts" and around.reward_models:
+    elif wanted == "prompts" and any(model.ready for model in around.reward_models):
         method = "ppo"
     else:
         method = "sft"
@@ -184,16 +137,17 @@ def default_model(around: Surroundings, method: str) -> str:
     """The newest model that was taught by example where preferences follow, else the sample model."""
     if method in AFTER_SFT:
         for model in around.models:
-            if model.value.startswith("run:") and _method_of(model.value) == "sft":
+            if model.ready and model.value.startswith("run:") and _method_of(model.value) == "sft":
                 return model.value
     return "sample"
 
 
 def with_reward_model(workspace: Workspace, around: Surroundings, draft: Draft) -> Draft:
     """A draft on rollouts with the newest reward model, and the model over whose base that was trained."""
-    if draft.method not in ON_ROLLOUTS or draft.reward_model or not around.reward_models:
+    ready = [model.value for model in around.reward_models if model.ready]
+    if draft.method not in ON_ROLLOUTS or draft.reward_model or not ready:
         return draft
-    newest = around.reward_models[0].value
+    newest = ready[0]
     try:
         base = _run(workspace, newest).config().model.source
     except (EngineError, WorkbenchError, OSError):
@@ -201,31 +155,10 @@ def with_reward_model(workspace: Workspace, around: Surroundings, draft: Draft) 
     return replace(draft, reward_model=newest, model=base or draft.model)
 
 
-def draft_of(request: LaunchRequest) -> Draft:
-    """A request as a draft, so that it can be looked at and changed."""
-    settings = {}
-    for text in request.settings:
-        key, _, value = text.partition("=")
-        settings[key] = value
-    if request.device:
-        settings["train.device"] = request.device
-    return Draft(
-        method=request.method,
-        model=request.model,
-        reward_model=request.reward_model,
-        data=" ".join(request.data),
-        name=request.name,
-        eval_share="" if request.eval_share == EVAL_SHARE else f"{request.eval_share:g}",
-        settings=MappingProxyType(settings),
-    )
-
-
 def deciding(draft: Draft, around: Surroundings) -> tuple[str, ...]:
     """The few settings that decide how the drafted run goes: what another one overrules is not among them."""
-    overruled: dict[str, str] = {}
-    if draft.value("train.steps") not in ("", "0"):
-        overruled["train.epochs"] = "train.steps"
-    if draft.value("adapter.kind") == "full" or goes_on_with_adapter(draft, around):
+    overruled = draft.idle()
+    if goes_on_with_adapter(draft, around):
         overruled["adapter.r"] = "adapter.kind"
     of_mixture = ("data.weights_by",) if ":" in draft.data else ()
     return tuple(dict.fromkeys(overruled.get(key, key) for key in (*MATTERING[draft.method], *of_mixture)))
@@ -349,7 +282,8 @@ def _data_problem(draft: Draft, around: Surroundings) -> str:
 def _contradiction(draft: Draft) -> dict[str, str]:
     """The first setting that is right by itself and wrong beside the others, with what is wrong."""
     try:
-        resolve(draft.method, [(SET, parse_set(f"{key}={text}", draft.method)) for key, text in draft.settings.items()])
+        layers = [(SET, parse_set(f"{key}={text}", draft.method)) for key, text in draft.counting().items()]
+        resolve(draft.method, layers)
     except EngineError as error:
         if found := _KEY_IN_ERROR.search(str(error)):
             return {f"{found[1]}.{found[2]}": str(error)[found.end() :].partition(": ")[2]}
@@ -369,6 +303,8 @@ def _setting_field(draft: Draft, key: str, label: str) -> Field:
     origin = resolve(draft.method, []).origins[key]
     if key in draft.settings:
         origin = f"set; {origin}: {default_of(draft.method, key) or 'none'}"
+    if key in draft.settings and (by := draft.idle().get(key)):
+        origin = f"not used: {by} is {draft.value(by)}"
     options = tuple(Option(choice) for choice in choices)
     return Field(key, label, draft.value(key), origin, explanation_of(key), options, free=not options)
 

@@ -6,8 +6,9 @@
     hf:ORG/NAME[@REVISION]       from the Hugging Face Hub, through its own cache
     run:ID[@STEP|@best|@last]    a checkpoint; without @ the best where the run selects one, else the last
 
-A bare name is `sample`, else a run (its ID, its name, or a unique beginning of its ID), else a folder or .gguf file of
-that name in the current folder. A name that means both a run and a file is an error that lists the spellings.
+A bare name is `sample`, else a run (its ID, the name it was given, or a unique beginning of its ID), else a folder or
+.gguf file of that name in the current folder, else the one run that is called after a model of that name because it was
+given none. A name that means both a run and a file is an error that lists the spellings.
 
 Owns that order and what is recorded of a model: source, folder, adapter, hash. Nothing is loaded here; conversion and
 download happen in children. Refuses folders whose weights are pickles.
@@ -18,12 +19,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.run.folder import RunFolder
 from workbench.child_programs import run_program
 from workbench.errors import NotFound, UsageError, WorkbenchError
+from workbench.run_list import ALIVE, RESUMABLE, Run, find_run
 from workbench.workspace import Workspace
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -107,8 +110,6 @@ def _from_hub(rest: str, quiet: bool) -> ResolvedModel:
 
 
 def _from_run(workspace: Workspace | None, rest: str) -> ResolvedModel:
-    from workbench.run_list import find_run
-
     if workspace is None:
         raise NotFound(f"run:{rest} needs a workspace; give --workspace PATH")
     reference, at, which = rest.partition("@")
@@ -122,7 +123,7 @@ def checkpoint_model(workspace: Workspace, run_id: str, which: str = "") -> Reso
     folder = RunFolder(workspace.runs / run_id)
     steps = folder.checkpoint_steps()
     if not steps:
-        raise NotFound(f"run {run_id} has no checkpoint yet; see: workbench runs show {run_id}")
+        raise NotFound(_no_weights(Run(folder, workspace)))
     chosen = folder.best()
     best = chosen["step"] if chosen else None
     if which == "best" or (which == "" and best is not None):
@@ -130,7 +131,7 @@ def checkpoint_model(workspace: Workspace, run_id: str, which: str = "") -> Reso
             raise NotFound(f"run {run_id} selects no best checkpoint; use run:{run_id}@last")
         step, note = best, "the best checkpoint"
     elif which in ("", "last"):
-        step, note = steps[-1], "the last checkpoint"
+        step, note = steps[-1], "the last checkpoint" if steps[-1] else "stopped before its first step: not trained"
     else:
         step, note = int(which), ""
     if step not in steps:
@@ -141,6 +142,15 @@ def checkpoint_model(workspace: Workspace, run_id: str, which: str = "") -> Reso
         return ResolvedModel(source, checkpoint, sha256=_hash(checkpoint), note=note)
     base = _base_of_run(workspace, folder)
     return ResolvedModel(source, base, checkpoint, _hash(base, checkpoint), note)
+
+
+def _no_weights(run: Run) -> str:
+    """Why a run cannot be named as a model, and what to do."""
+    state = run.state().state
+    if state in ALIVE:
+        return f"run {run.id} is {state} and has no checkpoint yet; wait for one: workbench runs watch {run.id}"
+    again = f"Go on with it: workbench runs resume {run.id}. Or name" if state in RESUMABLE else "Name"
+    return f"run {run.id} has no checkpoint, so there are no weights: {state}. {again} another: workbench models"
 
 
 def _from_path(path: Path, written: str, quiet: bool) -> ResolvedModel:
@@ -173,17 +183,13 @@ def cache_folder() -> Path:
 
 
 def _from_bare_name(workspace: Workspace | None, written: str, quiet: bool) -> ResolvedModel:
-    from workbench.run_list import find_run
-
     reference, _, which = written.partition("@")
     here = Path.cwd() / written
     is_file = here.is_dir() or (here.is_file() and here.suffix == ".gguf")
     run_id = None
     if workspace is not None:
-        try:
-            run_id = find_run(workspace, reference).id
-        except NotFound:
-            run_id = None
+        with suppress(NotFound):
+            run_id = find_run(workspace, reference, by_model=not is_file).id
     if run_id is not None and is_file:
         raise UsageError(f"{written} is both a run and a file here; write run:{run_id} or ./{written}")
     if run_id is not None:

@@ -14,9 +14,11 @@ import tomli_w
 
 from engine.run.config import METHOD_DEFAULTS, SECTIONS, RunConfig, sections_of
 from engine.run.config_chat import CHAT_FOUND
+from engine.run.idle_settings import idle_settings, value_in
 from workbench.data_weights import as_written
+from workbench.launch_device import usable_cores
 from workbench.run_examples import EVAL_SHARE
-from workbench.run_launch import LaunchRequest, usable_cores
+from workbench.run_launch import LaunchRequest
 from workbench.run_list import Run
 
 FOUND = frozenset(
@@ -32,7 +34,8 @@ FOUND = frozenset(
 def clone_request(run: Run) -> LaunchRequest:
     """What to ask for to get the same run again. Raises EngineError where run.toml is damaged."""
     config = run.config()
-    choices = {key: value for key, value in changed_settings(config).items() if key != "train.device"}
+    idle = idle_settings(lambda key: value_in(config, key))  # what another setting overrules trains nothing
+    choices = {key: value for key, value in changed_settings(config).items() if key not in {"train.device", *idle}}
     if choices.get("train.threads") == usable_cores():
         choices.pop("train.threads")  # what a launch here would find in any case
     if "chat.template" in choices:

@@ -25,7 +25,7 @@ def stop_run(run: Run) -> None:
 def prepare_resume(run: Run, gpus: Sequence[int] = ()) -> None:
     """Make sure that the run can go on here, and take back an old request to stop. Start it with `start_run` then."""
     from engine.run.control import clear
-    from workbench.run_launch import choose_device
+    from workbench.launch_device import choose_device
 
     run.workspace.require_writable()
     state = run.state()

@@ -24,7 +24,7 @@ from engine.model.memory_estimate import (
 from engine.model.model_sizes import ModelSizes, read_model_sizes
 from engine.run.config import ON_ROLLOUTS, RunConfig
 from engine.run.status import this_host
-from workbench.run_launch import usable_cores
+from workbench.launch_device import usable_cores
 from workbench.run_list import Run, all_runs
 
 if TYPE_CHECKING:

@@ -2,13 +2,12 @@
 
 Owns the run's ID, the layers of its config (defaults < recipe < --set < flags < what this launch found), the freezing
 of its examples, and the start. Invariants: a run folder appears whole or not at all; run.toml in it needs nothing that
-this process knew; training never falls back from an NVIDIA device to the CPU by itself.
+this process knew.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import secrets
 from collections.abc import Iterator, Sequence
@@ -25,9 +24,11 @@ from engine.run.config import ON_ROLLOUTS, DataConfig
 from engine.run.config_layers import SET, Resolved, parse_set, resolve
 from engine.run.config_toml import read_recipe, to_toml
 from engine.run.folder import RunFolder
+from engine.run.idle_settings import TYPED, WRITTEN, refuse_idle
 from workbench.data_weights import EXAMPLE, as_written, read_weighted
 from workbench.errors import NotFound, UsageError, WorkbenchError
 from workbench.kept_checkpoints import checkpoints_of, keep, require_kept
+from workbench.launch_device import check_processes, choose_device, gpu_environment, usable_cores
 from workbench.launch_weights import check_weights, inherited_adapter
 from workbench.model_names import ResolvedModel, resolve_model
 from workbench.run_chat import NOT_YET, check_chat, freeze_chat
@@ -40,12 +41,11 @@ from workbench.run_examples import (
     note_on,
     require_suits,
 )
-from workbench.run_list import Run
+from workbench.run_list import NAME_CHARACTERS, Run, name_in_id
 from workbench.steps import Progress, Steps
 from workbench.workspace import Workspace, check_name, now
 
 THIS_RUN = "this run"
-NAME_CHARACTERS = 30
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -125,6 +125,7 @@ def plan_run(workspace: Workspace, request: LaunchRequest, *, quiet: bool = Fals
         layers.append(("--gpus", {"train": {"processes": len(request.gpus)}}))
     layers += _typed(request)
     early = resolve(request.method, layers)  # before anything slow: a wrong key is said at once
+    refuse_idle(early, _chosen(early, whole=bool(_section(recipe, "run").get("id"))))
     data = read_weighted(as_written(early.config.data)).names
     if not data:
         raise UsageError(
@@ -134,6 +135,7 @@ def plan_run(workspace: Workspace, request: LaunchRequest, *, quiet: bool = Fals
     for source in sources:
         require_suits(source, request.method)
     device = choose_device(early.config.train.device, request.gpus, processes=early.config.train.processes)
+    check_processes(device, early.config.train.processes)
     model, reward_model = _models(workspace, request, early, quiet)
     check_weights(early, device, model)
     check_chat(early.config.chat, model)
@@ -182,54 +184,11 @@ def start_run(run: Run, *, gpus: Sequence[int] = (), queued: bool = False) -> No
     start_detached(run.folder.path, env=gpu_environment(gpus), queued=queued)
 
 
-def gpu_environment(gpus: Sequence[int]) -> dict[str, str]:
-    """What the supervisor needs in its environment to use these devices and no others."""
-    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if gpus else {}
-
-
-def choose_device(wanted: str, chosen: Sequence[int] = (), *, processes: int = 1) -> str:
-    """cpu or cuda. An NVIDIA device that torch cannot use is an error unless the CPU was asked for.
-
-    `chosen` are indices of devices; without them there must be one for each of the `processes`.
-    """
-    if wanted == "cpu":
-        if chosen:
-            raise UsageError("--gpus and --device cpu exclude each other")
-        return "cpu"
-    from engine.run.gpus import installed_gpus, torch_usable
-
-    gpus = installed_gpus()
-    if not gpus:
-        if wanted == "cuda" or chosen:
-            raise WorkbenchError(
-                "no NVIDIA device here (nvidia-smi finds none); use --device cpu. See: workbench doctor"
-            )
-        return "cpu"
-    reason = torch_usable()
-    if reason:
-        raise WorkbenchError(f"{reason}. Or train on the CPU on purpose: --device cpu")
-    for index in chosen:
-        if index not in {one.index for one in gpus}:
-            there = ", ".join(str(one.index) for one in gpus)
-            raise UsageError(f"--gpus {index}: there are: {there}. See: workbench gpus")
-    if processes > len(gpus):
-        raise UsageError(
-            f"train.processes is {processes}, each on a GPU of its own, but there are {len(gpus)} here. Lower it, or "
-            "use --device cpu, where processes share the cores"
-        )
-    return "cuda"
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def new_run_id(workspace: Workspace, method: str, name: str) -> str:
     """1124-dpo-NAME-k3f: month and day, so that IDs sort, what it is, and three characters that make it unique."""
     check_name(name, "run")
     taken = set(workspace.names("runs"))
-    stem = f"{datetime.now():%m%d}-{method}-{name[:NAME_CHARACTERS].rstrip('.-_')}"
+    stem = f"{datetime.now():%m%d}-{method}-{name_in_id(name)}"
     while True:
         run_id = f"{stem}-{''.join(secrets.choice(_ALPHABET) for _ in range(3))}"
         if run_id not in taken:
@@ -237,7 +196,7 @@ def new_run_id(workspace: Workspace, method: str, name: str) -> str:
 
 
 def default_name(source: str) -> str:
-    """A run's name from its model: the last part of it, in lower case, with what a name may hold."""
+    """What an unnamed run is called in its ID, after its model: the last part of it, in lower case and plain signs."""
     text = source.partition("@")[0]
     prefix, _, rest = text.partition(":")
     text = rest if prefix in ("run", "hf") else text
@@ -291,10 +250,21 @@ def _typed(request: LaunchRequest) -> list[tuple[str, dict[str, Any]]]:
 
 def _without_weights(recipe: dict[str, Any]) -> dict[str, Any]:
     """A recipe for other data than its own, whose weights belong to the names that are written there."""
-    data = recipe.get("data")
-    if not isinstance(data, dict):
+    if not (data := _section(recipe, "data")):
         return recipe
     return {**recipe, "data": {key: value for key, value in data.items() if key != "weights"}}
+
+
+def _section(recipe: dict[str, Any], name: str) -> dict[str, Any]:
+    found = recipe.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _chosen(resolved: Resolved, *, whole: bool) -> dict[str, int]:
+    """Which settings a person chose, and how lately. A `whole` run.toml as recipe holds what nobody chose, too."""
+    ranks = {"default": 0, "recipe": 0 if whole else WRITTEN}
+    found = {key: ranks.get(origin.partition(" ")[0], TYPED) for key, origin in resolved.origins.items()}
+    return {key: rank for key, rank in found.items() if rank}
 
 
 def _weight_notes(data: DataConfig) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 """The runs of a workspace: finding one by what a person types, and what a list says of each.
 
-Owns the spellings of a run (its ID, its name, a unique beginning of its ID, or "-" for the latest) and the reading of a
-run folder. Everything is read from the run's files; nothing is written, and a damaged run is listed as damaged, never
-an error for the others.
+Owns the spellings of a run (its ID, the name it was given, a unique beginning of its ID, or "-" for the latest) and the
+reading of a run folder. Invariants: what an unnamed run is called in its ID, after its model, is no name, and never
+stands in the way of a run that was given that name, nor of a model; everything is read from the run's files; nothing is
+written; and a damaged run is listed as damaged, never an error for the others.
 """
 
 from __future__ import annotations
@@ -35,9 +36,12 @@ STATE_TONES = {
     "damaged": "bad", "interrupted": "bad", "orphaned": "bad",
 }  # fmt: skip
 """The mark and the colour that repeat a state, the same on every screen."""
+NAME_CHARACTERS = 30
+"""Of a name, in an ID."""
 EXIT_CODES = {"done": 0, "stopped": 3}
 _ID = re.compile(r"\d{4}-(?P<method>[a-z]+)-(?P<name>.+)-[0-9a-z]{3}")
 _CREATED = re.compile(rb'^created = "([^"\n]*)"', re.MULTILINE)
+_NAME = re.compile(rb'^name = "([^"\n]*)"', re.MULTILINE)
 _HEAD_BYTES = 4096
 
 
@@ -55,7 +59,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The part of the ID that a person chose."""
+        """The part of the ID that a person chose, or, where nobody did, that says which model it is of."""
         found = _ID.fullmatch(self.id)
         return found["name"] if found else self.id
 
@@ -68,12 +72,21 @@ class Run:
     @property
     def created(self) -> str:
         """ISO 8601 from run.toml, read without parsing it all; empty where it is damaged."""
+        return self._written(_CREATED)
+
+    @property
+    def given_name(self) -> str:
+        """What --name said, whole, from run.toml in the same way; empty where it was not given."""
+        return self._written(_NAME)
+
+    def _written(self, key: re.Pattern[bytes]) -> str:
+        """A key of [run], which stands first in run.toml."""
         try:
             with open(self.folder.config_path, "rb") as stream:
-                found = _CREATED.search(stream.read(_HEAD_BYTES))
+                found = key.search(stream.read(_HEAD_BYTES))
         except OSError:
             return ""
-        return found[1].decode("ascii", "replace") if found else ""
+        return found[1].decode("utf-8", "replace") if found else ""
 
     def config(self) -> RunConfig:
         """Everything that was set for this run."""
@@ -138,8 +151,9 @@ def all_runs(workspace: Workspace) -> list[Run]:
     return sorted(runs, key=_by_age)
 
 
-def find_run(workspace: Workspace, reference: str) -> Run:
-    """The run that `reference` means: "-", an ID, a name, or a unique beginning of an ID, in this order.
+def find_run(workspace: Workspace, reference: str, *, by_model: bool = True) -> Run:
+    """The run that `reference` means: "-", an ID, a given name, a unique beginning of an ID, in this order; last, with
+    `by_model`, the model that an unnamed run is called after.
 
     `run:` before it, as in --model run:ID, is left out. Raises NotFound where there is none, UsageError where there
     are several (they are listed).
@@ -152,9 +166,11 @@ def find_run(workspace: Workspace, reference: str) -> Run:
         return max((_run(workspace, name) for name in names), key=_by_age)
     if reference in names:
         return _run(workspace, reference)
+    called = [name for name in names if name_in_id(reference) == _run(workspace, name).name]
     for kind, matches in (
-        ("named", [name for name in names if _run(workspace, name).name == reference]),
+        ("named", [name for name in called if _run(workspace, name).given_name == reference]),
         ("that begin with", [name for name in names if reference and name.startswith(reference)]),
+        ("called after", called if by_model else []),
     ):
         if len(matches) == 1:
             return _run(workspace, matches[0])
@@ -162,6 +178,11 @@ def find_run(workspace: Workspace, reference: str) -> Run:
             listed = ", ".join(matches[:6]) + (" …" if len(matches) > 6 else "")
             raise UsageError(f"{len(matches)} runs {kind} {reference}: {listed}. Type more of the ID.")
     raise NotFound(f"no run {reference!r} in {workspace.root}; see: workbench runs ls")
+
+
+def name_in_id(name: str) -> str:
+    """What of a name stands in a run's ID."""
+    return name[:NAME_CHARACTERS].rstrip(".-_")
 
 
 def summarise(run: Run) -> RunSummary:

@@ -100,7 +100,7 @@ def resolve(method: str, layers: Sequence[tuple[str, dict[str, Any]]], *, togeth
     if together and (found := together_fault(config)) is not None:
         key, fault = found
         section, _, name = key.partition(".")
-        value = _shown(values[key])
+        value = shown(values[key])
         raise ConfigError(f"{origins[key]}: [{section}] {name} = {value}: {fault}")
     return Resolved(config, origins)
 
@@ -124,7 +124,7 @@ def upgraded(layer: dict[str, Any], origin: str) -> dict[str, Any]:
     """`layer` without its schema number, in the present form; a newer one is refused."""
     schema = layer.get("schema", SCHEMA)
     if isinstance(schema, bool) or not isinstance(schema, int) or schema < 1:
-        raise ConfigError(f"{origin}: schema = {_shown(schema)}: must be a whole number from 1 to {SCHEMA}")
+        raise ConfigError(f"{origin}: schema = {shown(schema)}: must be a whole number from 1 to {SCHEMA}")
     if schema > SCHEMA:
         raise ConfigError(
             f"{origin}: schema = {schema}, but this program knows schemas up to {SCHEMA}: the file is from a newer "
@@ -143,7 +143,7 @@ def _checked(layer: dict[str, Any], origin: str, method: str) -> dict[str, Any]:
             )
         if not isinstance(content, dict):
             raise ConfigError(
-                f"{origin}: {section} = {_shown(content)}: {section} is a section; write [{section}] above its keys"
+                f"{origin}: {section} = {shown(content)}: {section} is a section; write [{section}] above its keys"
             )
         known = {f.name: f for f in fields(SECTIONS[section])}
         for name, value in content.items():
@@ -170,9 +170,9 @@ def _checked_value(section: str, key: Field[Any], value: Any, origin: str, metho
     if fault is None:
         return value
     default = METHOD_DEFAULTS[method].get(f"{section}.{key.name}", key.default)
-    usual = f", or remove it to use {_shown(default)}" if default not in ("", ()) else ""
+    usual = f", or remove it to use {shown(default)}" if default not in ("", ()) else ""
     remedy = "Give another value" if origin == SET else f"Edit the key{usual}"
-    raise ConfigError(f"{origin}: [{section}] {key.name} = {_shown(value)}: {fault}. {remedy}")
+    raise ConfigError(f"{origin}: [{section}] {key.name} = {shown(value)}: {fault}. {remedy}")
 
 
 def _as_number(value: Any, kind: type) -> Any:
@@ -247,7 +247,7 @@ def _remove(origin: str) -> str:
     return "Remove it or correct its name" if origin != SET else "Correct its name"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as it stands in TOML, cut where it is long."""
     if isinstance(value, bool):
         return "true" if value else "false"

@@ -33,12 +33,12 @@ def workspace(tmp_path: Path) -> Workspace:
     return init(tmp_path / "ws")
 
 
-def _add(workspace: Workspace, name: str, rows: list[object]) -> Path:
+def _add(workspace: Workspace, name: str, rows: list[object], note: str = "") -> Path:
     path = workspace.root.parent / f"{name}.jsonl"
     path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
     # Long ago, so that its stat alone proves that it has not changed.
     os.utime(path, (1_700_000_000, 1_700_000_000))
-    add_dataset(workspace, path, name)
+    add_dataset(workspace, path, name, note=note)
     return path
 
 
@@ -90,6 +90,16 @@ def test_rows_and_one_row(workspace: Workspace, size: tuple[int, int]) -> None:
         assert _grid(app).row_number == 2
 
     drive(script, workspace, size=size, station="inspect", subject="support")
+
+
+@pytest.mark.parametrize("size", [SIZE, WIDE])
+def test_what_the_data_is_stands_in_the_header_at_any_width(workspace: Workspace, size: tuple[int, int]) -> None:
+    _add(workspace, "answers-of-the-second-quarter", _pairs(1000), note="synthetic")
+
+    async def script(app: WorkbenchApp, pilot) -> None:  # type: ignore[no-untyped-def]
+        await sees(pilot, "answers-of-the-second-quarter · synthetic · 1,000 rows")
+
+    drive(script, workspace, size=size, station="inspect", subject="answers-of-the-second-quarter")
 
 
 def test_a_filter_shows_its_rows_alone_and_esc_gives_all_back(workspace: Workspace) -> None:

@@ -19,7 +19,7 @@ from screens.row_list import RowList
 from tests.screens.driving import SIZE, WIDE, check_golden, drive, sees, text_of, until
 from tests.workbench.run_folders import make_run
 from workbench.dataset_store import add_dataset
-from workbench.launch_form import Draft
+from workbench.launch_draft import Draft
 from workbench.run_list import find_run
 from workbench.workspace import Workspace, init
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from engine.run.config_layers import resolve
 from engine.run.config_toml import to_toml
 from engine.run.folder import MANIFEST, RunFolder
+from engine.run.locks import hold
 from engine.run.metrics_log import MetricsWriter
 from engine.run.status import Status, write_status
 from sample_data import ROOT
@@ -28,11 +31,12 @@ def make_run(
     adapter_kind: str = "lora",
     checkpoints: tuple[int, ...] = (),
     best: int | None = None,
+    name: str = "",
 ) -> RunFolder:
     """A run of the workspace as it would lie there after `phase`."""
     method = run_id.split("-")[1]
     layer = {
-        "run": {"id": run_id, "created": created},
+        "run": {"id": run_id, "name": name, "created": created},
         "model": {"source": source, "path": model, "adapter": adapter},
         "adapter": {"kind": adapter_kind},
     }
@@ -83,3 +87,14 @@ def make_adapter(path: Path, **config: Any) -> Path:
     header = b"{}"  # a whole file of no tensors
     (path / "adapter_model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     return path
+
+
+@contextmanager
+def held(run: RunFolder) -> Iterator[None]:
+    """As while the supervisor of `run` is there."""
+    lock = hold(run.lock_path)
+    assert lock is not None
+    try:
+        yield
+    finally:
+        lock.release()

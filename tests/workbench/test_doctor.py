@@ -13,7 +13,7 @@ from workbench import doctor
 from workbench.cli import main
 from workbench.doctor import check_disk, check_hub, check_packages, check_sample_data, check_workspace, examine
 from workbench.errors import UsageError, WorkbenchError
-from workbench.run_launch import choose_device
+from workbench.launch_device import choose_device
 from workbench.workspace import Workspace
 
 NVIDIA_SMI = """#!/bin/sh

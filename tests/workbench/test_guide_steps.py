@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from engine.run.folder import RunFolder
-from engine.run.locks import hold
-from tests.workbench.run_folders import make_run
+from tests.workbench.run_folders import held, make_run
 from workbench.guide_steps import ARENA, BLIND, BY_HAND, PAIRS, STEPS, find_step
 from workbench.guided_demo import guide_request
 from workbench.pair_sets import CandidatePair, PairSet, create_pairs
@@ -41,7 +37,8 @@ def test_the_steps_follow_what_is_there(workspace: Workspace) -> None:
         return found.number, found.station
 
     pairs = pairs_named(workspace, PAIRS)
-    make_run(workspace, "1124-sft-demo-abc", created="2026-11-24T10:00:00+00:00")
+    make_run(workspace, "1124-sft-demo-abc", created="2026-11-24T10:00:00+00:00", checkpoints=(4,))
+    make_run(workspace, "1124-sft-demo-not", created="2026-11-24T10:30:00+00:00", phase="stopped", step=0)
     assert step() == (1, "inspect")
     assert step("inspect") == (2, "label")
     judge(pairs, "me", 0, BY_HAND - 1)
@@ -82,14 +79,3 @@ def test_nobody_is_sent_on_from_a_model_that_is_still_trained(workspace: Workspa
     assert "still being trained at step 20 of" in found.why
     assert found.here.startswith("wait until that is done")
     assert find_step(workspace, ()).here.startswith("everything is filled in")
-
-
-@contextmanager
-def held(run: RunFolder) -> Iterator[None]:
-    """As while the supervisor of `run` is there."""
-    lock = hold(run.lock_path)
-    assert lock is not None
-    try:
-        yield
-    finally:
-        lock.release()

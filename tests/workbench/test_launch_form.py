@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,11 @@ from tests.workbench.run_folders import make_run
 from workbench.cost_lines import cost_lines
 from workbench.dataset_store import add_dataset
 from workbench.errors import WorkbenchError
+from workbench.launch_draft import Draft, draft_of
 from workbench.launch_form import (
-    Draft,
     Option,
     Surroundings,
     change_method,
-    draft_of,
     estimate,
     fields_of,
     first_draft,
@@ -74,6 +74,20 @@ class TestBeginning:
         draft = first_draft(data, look_around(data))
         assert (draft.method, draft.model, draft.data) == ("dpo", "run:1124-sft-new-k3f", "better")
 
+    def test_a_run_that_has_learnt_nothing_is_not_chosen(self, data: Workspace, tmp_path: Path) -> None:
+        add_better(data, tmp_path)
+        make_run(data, "1124-sft-taught-k3f", checkpoints=(4,))
+        make_run(data, "1125-sft-began-k3f", created="2026-11-25T10:00:00+00:00", phase="stopped", checkpoints=(0,))
+        make_run(data, "1126-sft-never-k3f", created="2026-11-26T10:00:00+00:00", phase="stopped", step=0)
+        make_run(data, "1127-reward-began-k3f", created="2026-11-27T10:00:00+00:00", checkpoints=(0,))
+        around = look_around(data)
+        assert first_draft(data, around).model == "run:1124-sft-taught-k3f"
+        words = {one.value: one.words for one in (*around.models, *around.reward_models)}
+        assert words["run:1125-sft-began-k3f"] == "sft, adapter, not trained yet"
+        assert "run:1126-sft-never-k3f" not in words
+        assert first_draft(data, around, "questions").method == "sft"
+        assert with_reward_model(data, around, Draft(method="grpo")).reward_model == ""
+
     def test_the_subject_names_the_data(self, data: Workspace, tmp_path: Path) -> None:
         add_better(data, tmp_path)
         assert first_draft(data, look_around(data), "demos").method == "sft"
@@ -105,6 +119,17 @@ class TestBeginning:
 
 
 class TestFields:
+    def test_what_another_setting_makes_idle_stays_in_the_form_and_is_not_asked_for(self, data: Workspace) -> None:
+        around = look_around(data)
+        draft = replace(first_draft(data, around), method="sft").put("train.epochs", "3").put("adapter.r", "8")
+        draft = draft.put("train.steps", "20").put("adapter.kind", "full")
+        assert set(draft.request().settings) == {"train.steps=20", "adapter.kind=full"}
+        assert problems_of(draft, around) == {}
+        origins = {field.key: field.origin for field in fields_of(draft, around, every=True)}
+        assert origins["train.epochs"] == "not used: train.steps is 20"
+        assert plan_run(data, draft.request(), quiet=True)
+        assert "train.epochs=3" in draft.put("train.steps", "").request().settings
+
     def test_the_form_names_the_setting_that_decides_not_the_one_it_overrules(self, data: Workspace) -> None:
         around, draft = look_around(data), Draft(method="dpo")
         assert {"train.epochs", "adapter.r"} <= set(keys(draft, around))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workbench.run_folders import make_model, make_run
+from tests.workbench.run_folders import held, make_model, make_run
 from workbench.errors import NotFound, UsageError, WorkbenchError
 from workbench.model_names import cache_folder, resolve_model
 from workbench.workspace import Workspace
@@ -121,9 +121,16 @@ class TestRuns:
             resolve_model(workspace, written)
 
     def test_a_run_without_a_checkpoint(self, workspace: Workspace) -> None:
-        make_run(workspace, "1124-sft-a-k3f")
-        with pytest.raises(NotFound, match="no checkpoint yet"):
+        make_run(workspace, "1124-sft-a-k3f", phase="stopped", step=0)
+        with pytest.raises(NotFound, match="no weights: stopped. Go on with it: workbench runs resume 1124-sft-a-k3f"):
             resolve_model(workspace, "run:-")
+        running = make_run(workspace, "1125-sft-a-k3f", phase="running", created="2026-11-25T10:00:00+00:00")
+        with held(running), pytest.raises(NotFound, match="is running and has no checkpoint yet; wait for one"):
+            resolve_model(workspace, "run:-")
+
+    def test_a_run_that_was_stopped_before_its_first_step_says_so(self, workspace: Workspace) -> None:
+        make_run(workspace, "1124-sft-a-k3f", adapter_kind="full", checkpoints=(0,))
+        assert "not trained" in resolve_model(workspace, "run:-").note
 
     def test_a_base_that_is_gone(self, workspace: Workspace) -> None:
         make_run(workspace, "1124-sft-a-k3f", model="gone", checkpoints=(4,))
@@ -140,7 +147,9 @@ class TestBareNames:
         assert resolve_model(workspace, "mine").source == "run:1124-sft-mine-k3f@4"
         assert resolve_model(workspace, "mine@4").source == "run:1124-sft-mine-k3f@4"
         make_model(tmp_path / "mine")
-        with pytest.raises(UsageError, match=r"run:1124-sft-mine-k3f or \./mine"):
+        assert resolve_model(workspace, "mine").path == tmp_path / "mine"  # the run was given no name
+        make_run(workspace, "1124-sft-mine-new", name="mine", adapter_kind="full", checkpoints=(4,))
+        with pytest.raises(UsageError, match=r"run:1124-sft-mine-new or \./mine"):
             resolve_model(workspace, "mine")
         make_model(tmp_path / "other")
         assert resolve_model(workspace, "other").path == tmp_path / "other"

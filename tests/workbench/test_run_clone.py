@@ -13,8 +13,9 @@ from engine.run import detached_start
 from tests.workbench.run_folders import make_run
 from workbench.cli import main
 from workbench.dataset_store import add_dataset
+from workbench.launch_device import usable_cores
 from workbench.run_clone import changed_settings, clone_request
-from workbench.run_launch import LaunchRequest, create_run, plan_run, usable_cores
+from workbench.run_launch import LaunchRequest, create_run, plan_run
 from workbench.run_list import Run
 from workbench.workspace import Workspace
 
@@ -59,6 +60,14 @@ class TestRequest:
         again = create_run(plan_run(data, clone_request(first), quiet=True))
         assert again.config().chat.template_sha256 == first.config().chat.template_sha256
         assert again.config().chat.arguments == "end=!"
+
+    def test_a_run_from_before_such_a_refusal_is_cloned_without_what_it_never_used(self, data: Workspace) -> None:
+        first = launched(data, "train.steps=4", "adapter.kind=full")
+        text = first.folder.config_path.read_text()
+        first.folder.config_path.write_text(text.replace("epochs = 1.0", "epochs = 3.0").replace("r = 16", "r = 4"))
+        request = clone_request(first)
+        assert set(request.settings) == {"train.steps=4", "adapter.kind=full"}
+        assert plan_run(data, request, quiet=True).resolved.config.train.steps == 4
 
     def test_what_the_launch_found_is_not_asked_for(self, data: Workspace) -> None:
         run = launched(data)

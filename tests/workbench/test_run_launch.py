@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,17 @@ import pytest
 
 from engine.errors import ConfigError, EngineError
 from engine.run import gpus
+from engine.run.config_toml import to_toml
 from engine.run.folder import MANIFEST, RunFolder
 from tests.workbench.run_folders import make_model, make_run
 from workbench.canonical_rows import assistant, group_of, is_held_out, user
 from workbench.cli import main
 from workbench.dataset_store import add_dataset
 from workbench.errors import NotFound, UsageError, WorkbenchError
+from workbench.launch_device import gpu_environment
 from workbench.pair_sets import pairs_from_dataset
 from workbench.preferences import freeze
-from workbench.run_launch import LaunchRequest, Plan, create_run, default_name, gpu_environment, new_run_id, plan_run
+from workbench.run_launch import LaunchRequest, Plan, create_run, default_name, new_run_id, plan_run
 from workbench.run_list import Run
 from workbench.run_preview import dry_run, dry_run_fields
 from workbench.workspace import Workspace
@@ -314,7 +317,12 @@ class TestPreview:
             plan(data, "sft", "demos", gpus=(0, 3))
         with pytest.raises(UsageError, match=r"train\.processes is 4, .* there are 3 here"):
             plan(data, "sft", "demos", settings=("train.processes=4",))
+        monkeypatch.setattr("workbench.launch_device.usable_cores", lambda: 4)
         assert plan(data, "sft", "demos", settings=("train.processes=4",), device="cpu").resolved
+        with pytest.raises(
+            UsageError, match=r"train\.processes is 50, but there are 4 CPU cores .* Set it to 4 or less"
+        ):
+            plan(data, "sft", "demos", settings=("train.processes=50",), device="cpu")
 
     def test_ppo_is_refused_more_than_one_process(self, data: Workspace) -> None:
         with pytest.raises(ConfigError, match=r"--gpus: \[train\] processes = 2: ppo trains in one process"):
@@ -332,6 +340,41 @@ class TestPreview:
             common = ["train", "sft", "--model", "sample", "--data", "demos"]
             assert main(["--workspace", str(data.root), *common, *arguments]) in (1, 2)
             assert said in capsys.readouterr().err
+
+
+class TestWhatIsSetTwice:
+    """A setting that another one makes idle is refused where a person asked for both, and nowhere else."""
+
+    @pytest.mark.parametrize(
+        ("settings", "said"),
+        [
+            (
+                ("warmup_share=0.1", "warmup_steps=20"),
+                r"warmup_share = 0\.1: .* optim\.warmup_steps = 20 .*Leave optim\.warmup_share",
+            ),
+            (("train.steps=20", "train.epochs=1"), r"epochs = 1\.0: .* train\.steps = 20 .*or set train\.steps=0"),
+            (("kind=full", "dora=true"), r'dora = true: .* adapter\.kind = "full" \(--set\): all weights train'),
+            (("kind=full", "r=8"), r"r = 8: .*or take adapter\.kind=lora"),
+            (("decay_share=0.1",), r'decay_share = 0\.1: .* optim\.schedule = "linear" \(default\)'),
+            (("schedule=constant", "min_lr_share=0.1"), r"min_lr_share .* a constant rate does not fall"),
+        ],
+    )
+    def test_both_keys_are_named(self, data: Workspace, settings: tuple[str, ...], said: str) -> None:
+        with pytest.raises(ConfigError, match=said):
+            plan(data, "sft", "demos", settings=settings)
+
+    def test_a_recipe_counts_as_far_as_it_was_written_by_hand(self, data: Workspace, tmp_path: Path) -> None:
+        recipe = tmp_path / "recipe.toml"
+        recipe.write_text("[train]\nepochs = 2.0\n")
+        assert plan(data, "sft", "demos", recipe=recipe, settings=("train.steps=5",)).resolved.config.train.steps == 5
+        recipe.write_text("[train]\nepochs = 2.0\nsteps = 5\n")
+        with pytest.raises(ConfigError, match=r"recipe recipe\.toml: \[train\] epochs = 2\.0: means nothing"):
+            plan(data, "sft", "demos", recipe=recipe)
+        whole = plan(data, "sft", "demos", settings=("train.steps=5", "adapter.kind=full")).resolved.config
+        recipe.write_text(to_toml(replace(whole, train=replace(whole.train, epochs=3.0))))
+        assert plan(data, "sft", "demos", recipe=recipe).resolved.config.train.epochs == 3.0
+        with pytest.raises(ConfigError, match=r"--set: \[train\] epochs = 4\.0: .* train\.steps = 5 \(recipe"):
+            plan(data, "sft", "demos", recipe=recipe, settings=("train.epochs=4",))
 
 
 class TestIds:

@@ -11,7 +11,7 @@ from engine.run.locks import hold
 from tests.workbench.run_folders import make_run
 from workbench.cli import main
 from workbench.errors import NotFound, UsageError
-from workbench.run_list import age, all_runs, exit_code_of, find_run, summarise
+from workbench.run_list import age, all_runs, exit_code_of, find_run, name_in_id, summarise
 from workbench.workspace import Workspace
 
 
@@ -44,11 +44,27 @@ class TestFinding:
     def test_an_id_a_beginning_a_name_or_the_latest(self, workspace: Workspace, typed: str, found: str) -> None:
         assert find_run(workspace, typed).id == found
 
-    @pytest.mark.parametrize(("typed", "said"), [("sample", "2 runs named sample"), ("1124", "2 runs that begin with")])
+    @pytest.mark.parametrize(
+        ("typed", "said"), [("sample", "2 runs called after sample"), ("1124", "2 runs that begin with")]
+    )
     def test_several_are_listed(self, workspace: Workspace, typed: str, said: str) -> None:
         with pytest.raises(UsageError, match=said) as caught:
             find_run(workspace, typed)
         assert "1124-dpo-sample-a1b" in str(caught.value)
+
+    def test_a_given_name_is_never_ambiguous_with_what_unnamed_runs_are_called(self, workspace: Workspace) -> None:
+        make_run(workspace, "1125-sft-sample-new", name="sample")
+        assert find_run(workspace, "sample").id == "1125-sft-sample-new"
+        make_run(workspace, "1125-dpo-sample-x2y", source="run:1125-sft-sample-new@4")
+        assert find_run(workspace, "run:sample").id == "1125-sft-sample-new"
+        with pytest.raises(NotFound, match="no run 'qwen3-8b'"):
+            find_run(workspace, "qwen3-8b", by_model=False)
+
+    def test_a_name_longer_than_its_part_of_the_id_is_found_whole(self, workspace: Workspace) -> None:
+        name = "support-answers-of-the-second-quarter"
+        make_run(workspace, f"1125-sft-{name_in_id(name)}-new", name=name)
+        make_run(workspace, f"1125-sft-{name_in_id(name)}-old", name=f"{name}-more")
+        assert find_run(workspace, name).id.endswith("-new")
 
     @pytest.mark.parametrize("typed", ["nothing", "", "../runs"])
     def test_none(self, workspace: Workspace, typed: str) -> None:
