@@ -97,7 +97,7 @@ def test_what_the_data_is_stands_in_the_header_at_any_width(workspace: Workspace
     _add(workspace, "answers-of-the-second-quarter", _pairs(1000), note="synthetic")
 
     async def script(app: WorkbenchApp, pilot) -> None:  # type: ignore[no-untyped-def]
-        await sees(pilot, "answers-of-the-second-quarter · synthetic · 1,000 rows")
+        await sees(pilot, "answers-of-the-second-quarter · synthetic · 1,000")
 
     drive(script, workspace, size=size, station="inspect", subject="answers-of-the-second-quarter")
 
