@@ -277,6 +277,11 @@ def require_answer(completion: list[Message]) -> list[Message]:
     return completion
 
 
+def completion_for(prompt: Prompt, text: str) -> Completion:
+    """An answer in the form of its prompt: a turn after turns, a string after a string."""
+    return text if isinstance(prompt, str) else [assistant(text)]
+
+
 def text_of(completion: Completion) -> str:
     """The words of a completion, for comparing, counting and showing; turns are separated by a blank line."""
     if isinstance(completion, str):

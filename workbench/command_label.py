@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from workbench.command_arguments import workspace_of
+
+if TYPE_CHECKING:
+    from workbench.label_form import LabelForm
 
 
 def configure(command: str, parser: argparse.ArgumentParser) -> None:
@@ -17,6 +21,28 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
     parser.epilog = "Without a terminal: workbench pairs judge"
     parser.set_defaults(action=run)
+
+
+def add_form_options(parser: argparse.ArgumentParser) -> None:
+    """What a new pair set asks of its annotators."""
+    group = parser.add_argument_group("what is asked")
+    group.add_argument(
+        "--scale", choices=("3", "5"), default="3", help="left, right, tie; or with much better on either side (3)"
+    )
+    group.add_argument("--tags", default="", metavar="T,T", help="reasons that an annotator is offered")
+    group.add_argument(
+        "--criterion", action="append", default=[], metavar="NAME[=QUESTION]",
+        help="a question about each pair; give it again for the next (one question: which is better)",
+    )  # fmt: skip
+    group.add_argument("--guidelines", metavar="FILE", help="a text that annotators read behind ?")
+
+
+def form_from(args: argparse.Namespace) -> LabelForm:
+    """The form that these options declare."""
+    from workbench.label_form import form_of
+
+    tags = [tag.strip() for tag in args.tags.split(",") if tag.strip()]
+    return form_of(args.scale, tags, args.criterion, args.guidelines)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from workbench.command_arguments import add_sampling_options, add_verb, add_verbs, positive_integer, workspace_of
+from workbench.command_label import add_form_options, form_from
 from workbench.errors import UsageError
 from workbench.pair_words import judge, pair_set_json, say_made, show_pairs, status_fields
 from workbench.terminal_output import Column, local_time, note, write_fields, write_json, write_table
@@ -30,6 +31,7 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     make.add_argument("--model", metavar="M", help="who answers")
     make.add_argument("--model2", metavar="M2", help="a second model: its answers stand beside the first one's")
     make.add_argument("--limit", type=positive_integer, default=0, metavar="N", help="ask only the first N prompts")
+    add_form_options(make)
     add_sampling_options(make, samples=2)
     add_verb(verbs, "ls", "list the pair sets", run_ls)
     show = add_verb(verbs, "show", "pairs as an annotator sees them", run_show)
@@ -72,7 +74,7 @@ def run_make(args: argparse.Namespace) -> int:
             raise UsageError("--from takes the answers of the dataset; --model goes with --prompts")
         from workbench.pair_sets import pairs_from_dataset
 
-        made = pairs_from_dataset(workspace, args.name, open_dataset(workspace, args.dataset))
+        made = pairs_from_dataset(workspace, args.name, open_dataset(workspace, args.dataset), form=form_from(args))
     else:
         made = _make_from_models(args)
     if args.json:
@@ -156,6 +158,7 @@ def _make_from_models(args: argparse.Namespace) -> PairSet:
     models = [resolve_model(workspace, written) for written in (args.model, args.model2) if written]
     sampling = sampling_of(args, samples=1 if args.model2 and args.samples == 2 else args.samples)
     require_two_answers(models, sampling)
+    form = form_from(args)
     answered = ask_models(asked, models, sampling, limit=args.limit)
     note_too_long(answered.source)
-    return pairs_from_models(workspace, args.name, answered)
+    return pairs_from_models(workspace, args.name, answered, form=form)

@@ -41,6 +41,19 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     freeze.add_argument("--min-agreement", type=float, default=0.0, metavar="X", help="least share of the winner (0)")
     freeze.add_argument("--annotators", default="", metavar="WHO,WHO", help="whose verdicts count (everyone's)")
+    freeze.add_argument(
+        "--criterion", default="", metavar="C",
+        help="the question that counts, or a combination by weight: helpful:2,honest:1 (the only question of a set)",
+    )  # fmt: skip
+    freeze.add_argument(
+        "--margins", choices=("strength", "none"), default="strength",
+        help="a row's margin: the mean strength of its verdicts where the scale has strengths, or none (strength)",
+    )  # fmt: skip
+    freeze.add_argument(
+        "--written", choices=("chosen", "ignore"), default="chosen",
+        help="answers that annotators wrote become chosen, or are ignored (chosen)",
+    )  # fmt: skip
+    freeze.add_argument("--sft", default="", metavar="NAME", help="also a dataset of the written answers, for SFT")
     freeze.add_argument("--eval-share", type=share_or_none, default=0.1, metavar="S", help="prompts held out (0.1)")
     freeze.add_argument("--seed", type=int, default=0, metavar="S", help="of the split by prompt (0)")
     add_verb(verbs, "ls", "list the preference sets", run_ls)
@@ -58,26 +71,39 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
 
 def run_freeze(args: argparse.Namespace) -> int:
     """Freeze."""
-    from workbench.preference_rule import FreezeRule
+    from workbench.preference_rule import FreezeRule, criterion_of
     from workbench.preferences import freeze
+    from workbench.written_answers import add_written, require_free
 
+    workspace = workspace_of(args, writable=True)
+    if args.sft:
+        require_free(workspace, args.sft)
     rule = FreezeRule(
         ties=args.ties,
         overlap=args.overlap,
         min_agreement=args.min_agreement,
         annotators=tuple(filter(None, (who.strip() for who in args.annotators.split(",")))),
+        margins=args.margins,
+        written=args.written,
         eval_share=args.eval_share,
         seed=args.seed,
+        **criterion_of(args.criterion),
     )
-    frozen = freeze(workspace_of(args, writable=True), args.pairs, args.to, rule)
+    frozen = freeze(workspace, args.pairs, args.to, rule)
+    made = add_written(frozen, args.sft) if args.sft else None
     if args.json:
-        write_json({"schema": SCHEMA, **_as_json(frozen)})
+        sft = {"sft": {"dataset": made.name, "rows": made.info.rows}} if made else {}
+        write_json({"schema": SCHEMA, **_as_json(frozen), **sft})
         return 0
     counts = frozen.info.counts
     say(f"{frozen.name}  {counted(counts['train'], 'row')} to train on, {counts['eval']:,} held out")
     left_out = _left_out(counts)
     if left_out:
         note(f"left out: {left_out}")
+    if frozen.info.written:
+        note(f"{counted(frozen.info.written, 'pair')} with a written answer, which is chosen")
+    if made:
+        say(f"{made.name}  {counted(made.info.rows, 'written answer')} for SFT")
     if frozen.info.origins.get("rule"):
         note(f"{frozen.info.origins['rule']:,} of the verdicts were made by the sample rule (synthetic)")
     return 0
@@ -119,7 +145,7 @@ def run_show(args: argparse.Namespace) -> int:
         write_json({"schema": SCHEMA, **_as_json(frozen), "first_rows": rows})
         return 0
     info = frozen.info
-    rule = ", ".join(f"{name} {value}" for name, value in info.rule.to_toml().items() if value not in ("", []))
+    rule = ", ".join(f"{name} {value}" for name, value in info.rule.to_toml().items() if value not in ("", [], {}))
     fields = {
         "preference set": frozen.name,
         "rows": f"{info.counts['train']:,} to train on, {info.counts['eval']:,} held out",
@@ -129,6 +155,7 @@ def run_show(args: argparse.Namespace) -> int:
             f"{s['name']}, {counted(s['pairs'], 'pair')}, {counted(len(s['journals']), 'journal')}"
             for s in info.sources
         ),
+        "written": f"{info.written:,} answers" if info.written else "",
         "verdicts": ", ".join(f"{count:,} {_origin(origin)}" for origin, count in info.origins.items()),
         "sha256": info.content_sha256,
         "frozen": local_time(info.created),

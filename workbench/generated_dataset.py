@@ -13,8 +13,9 @@ from typing import Any
 
 import orjson
 
+from workbench.canonical_rows import completion_for
 from workbench.dataset_store import Dataset, add_dataset
-from workbench.pair_generation import Answered, completion_for
+from workbench.pair_generation import Answered
 from workbench.workspace import Workspace
 
 

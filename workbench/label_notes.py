@@ -90,6 +90,11 @@ class Drafts:
                 raise UsageError(f"this cannot be kept: {error}. A text must be valid Unicode.") from error
             write_atomically(self._path(pair), content, durable=durable)
 
+    def pairs(self) -> list[str]:
+        """The pairs that have one."""
+        names = [path.name for path in self._folder.glob(f"{self._annotator}.*.json")] if self._folder.is_dir() else []
+        return [name.removeprefix(f"{self._annotator}.").removesuffix(".json") for name in names]
+
     def drop(self, pair: str) -> None:
         """The notes are in the journal, or nothing is left of them."""
         with suppress(OSError):

@@ -98,11 +98,19 @@ class Sitting:
         """What is asked about the present pair."""
         return self._questions[self._question]
 
-    @property
-    def said(self) -> tuple[tuple[Criterion, Said], ...]:
-        """What stands on the present pair, question by question."""
-        held = ((asked, self._journals.standing.get(self._showing(self._present, asked))) for asked in self._questions)
-        return tuple((asked, self._on_screen(one)) for asked, one in held if one is not None)
+    def standing_at(self, number: int) -> dict[str, Judgment]:
+        """What stands on the pair at a place of the set, from 1, by criterion."""
+        pair, standing = self._order[number - 1], self._journals.standing
+        held = {one.name: standing.get(self._showing(pair, one)) for one in self._questions}
+        return {name: one for name, one in held.items() if one is not None}
+
+    def prompt_at(self, number: int) -> str:
+        """The prompt of the pair at a place of the set."""
+        return prompt_text(self._pairs[self._order[number - 1]].prompt)
+
+    def drafted(self) -> set[int]:
+        """The places of pairs with notes that wait for a verdict."""
+        return {self._place[pair] + 1 for pair in self._drafts.pairs() if pair in self._place}
 
     @property
     def revises(self) -> bool:
@@ -134,6 +142,12 @@ class Sitting:
             per_hour=3600 / mean / len(self._questions) if mean > 0 else 0.0,
         )
 
+    def on_screen(self, judgment: Judgment) -> Said:
+        """A verdict of this annotator as it was seen."""
+        order = judgment.order or self.order_of(judgment.pair)
+        sides: dict[str, ScreenVerdict] = {order[0]: "left", order[1]: "right"}
+        return Said(sides.get(judgment.verdict, judgment.verdict), judgment.strength)  # type: ignore[arg-type]
+
     # What one says.
 
     def judge(self, verdict: ScreenVerdict, took_s: float = 0.0, strength: int = 1) -> Saved:
@@ -149,7 +163,7 @@ class Sitting:
             stood = showing in self._journals.standing
             self._look_at_others()
             if not stood and showing in self._journals.standing and not self._journals.is_unsure(showing):
-                said = self._on_screen(self._journals.standing[showing]).words
+                said = self.on_screen(self._journals.standing[showing]).words
                 self._move_on()
                 raise JudgedElsewhere(
                     f"judged meanwhile under the name {self.annotator} in another program ({said}): that stands, and "
@@ -191,7 +205,7 @@ class Sitting:
                 self._notes = notes_of(taken)
                 with suppress(WorkbenchError, OSError):  # they stand in the journal, too
                     self._drafts.keep(showing.pair, self._notes)
-            return self._on_screen(taken)
+            return self.on_screen(taken)
 
     def redo(self) -> Said:
         """Do again what was undone last, and go on behind it; returns the verdict that stands again."""
@@ -206,7 +220,7 @@ class Sitting:
             assert said is not None, "a deed says something"
             self._drafts.drop(showing.pair)
             self._move_on(after=showing.pair)
-            return self._on_screen(said)
+            return self.on_screen(said)
 
     def add(self, notes: Notes, *, durable: bool = True) -> None:
         """Put notes on the present pair; they are kept on the disk as a draft, and go with the next verdict."""
@@ -266,11 +280,6 @@ class Sitting:
             raise UsageError("all pairs of this set are judged")
         return self._present
 
-    def _on_screen(self, judgment: Judgment) -> Said:
-        order = judgment.order or self.order_of(judgment.pair)
-        sides: dict[str, ScreenVerdict] = {order[0]: "left", order[1]: "right"}
-        return Said(sides.get(judgment.verdict, judgment.verdict), judgment.strength)  # type: ignore[arg-type]
-
     def _deed(self, pair: str, verdict: ScreenVerdict, strength: int) -> Deed:
         """What a verdict on the present question changes."""
         order, standing, asked = self.order_of(pair), self._journals.standing, [self.question]
@@ -304,14 +313,14 @@ class Sitting:
 
     def _count(self) -> None:
         """Count anew what stands."""
-        self._tally = Counter(self._on_screen(one).verdict for one in self._journals.standing.values())
+        self._tally = Counter(self.on_screen(one).verdict for one in self._journals.standing.values())
         self._done = {pair for pair in {showing.pair for showing in self._journals.standing} if self._is_done(pair)}
         self._next_place = 0
 
     def _recount(self, change: Change) -> None:
         for judgment, by in ((change.before, -1), (change.after, 1)):
             if judgment is not None:
-                self._tally[self._on_screen(judgment).verdict] += by
+                self._tally[self.on_screen(judgment).verdict] += by
         pair = change.showing.pair
         (self._done.add if self._is_done(pair) else self._done.discard)(pair)
 

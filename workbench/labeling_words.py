@@ -1,4 +1,4 @@
-"""What the label screen says of a sitting: one line of progress, and the page when all pairs are judged.
+"""What the label screen says of a sitting: its lines, and the page when all pairs are judged.
 
 Owns the words. Invariant: no model is named before every pair of the sitting is judged.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from workbench.comparison import models_of, report
 from workbench.errors import WorkbenchError
 from workbench.labeling import Sitting
+from workbench.labeling_list import said_words
 from workbench.labeling_state import WORDS, Counts, ScreenVerdict
 from workbench.terminal_output import counted, time_left
 
@@ -15,15 +16,33 @@ Page = list[tuple[str, str]]
 """(text, style) of each paragraph; styles are those of a text view."""
 
 
-def progress_words(name: str, annotator: str, counts: Counts) -> str:
-    """name · annotator · 213 of 600 · 9h 20m left · 41/h · blind: what is cut first stands last, and elsewhere, too."""
-    at = min(counts.done + 1, counts.total)
-    skipped = f", {counts.skipped:,} of them skipped" if counts.skipped else ""
-    far = f"{at:,} of {counts.total:,}" if counts.left else f"all {counts.total:,} judged{skipped}"
-    parts = [name, annotator, far]
-    if counts.per_hour and counts.left:
-        parts += [time_left(3600 * counts.hours_left), f"{counts.per_hour:,.0f}/h"]
-    return " · ".join([*parts, "blind"])
+def state_words(sitting: Sitting) -> str:
+    """name · annotator · blind, and what stands on the present pair: its number where it is looked at again, notes."""
+    parts = [sitting.name, sitting.annotator]
+    if sitting.revises:
+        parts.append(f"pair {sitting.number:,}: {said_words(sitting, sitting.number)}")
+    parts.append(sitting.notes.words())
+    return " · ".join([part for part in parts if part] + ["blind"])
+
+
+def question_words(sitting: Sitting) -> str:
+    """1 of 3  helpful: Which answer helps more? Empty where a set asks one question without words of its own."""
+    asked, all_of_them = sitting.question, sitting.pair_set.form.questions
+    if sitting.present is None or not sitting.pair_set.form.criteria:
+        return ""
+    place = f"{all_of_them.index(asked) + 1} of {len(all_of_them)}  " if len(all_of_them) > 1 else ""
+    return place + asked.name + (f": {asked.question}" if asked.question else "")
+
+
+def far_words(counts: Counts) -> str:
+    """213 of 600 · 41/h · 9h 20m left."""
+    if not counts.left:
+        skipped = f", {counts.skipped:,} of them skipped" if counts.skipped else ""
+        return f"all {counts.total:,} judged{skipped}"
+    parts = [f"{counts.done + 1:,} of {counts.total:,}"]
+    if counts.per_hour:
+        parts += [f"{counts.per_hour:,.0f}/h", time_left(3600 * counts.hours_left)]
+    return " · ".join(parts)
 
 
 def end_page(sitting: Sitting) -> Page:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from workbench.canonical_rows import Completion, Prompt, PromptRow, Tags, assistant, group_of
+from workbench.canonical_rows import PromptRow, Tags, completion_for, group_of
 from workbench.child_programs import Told
 from workbench.comparison import cluster_of
 from workbench.errors import UnreadableData, UsageError
 from workbench.generation import Answer, GenerationJob, Sampling, generate
+from workbench.label_form import LabelForm
 from workbench.model_names import ResolvedModel
 from workbench.pair_sets import CandidatePair, PairKind, PairSet, create_pairs
 from workbench.prompt_source import PromptSource
@@ -92,7 +93,13 @@ def answered_by_all(
 
 
 def pairs_from_models(
-    workspace: Workspace, name: str, answered: Answered, *, kind: PairKind = "pairs", note: str = ""
+    workspace: Workspace,
+    name: str,
+    answered: Answered,
+    *,
+    kind: PairKind = "pairs",
+    note: str = "",
+    form: LabelForm | None = None,
 ) -> PairSet:
     """Make a pair set (or an arena) of what models answered."""
     require_two_answers(answered.models, answered.sampling)
@@ -104,7 +111,8 @@ def pairs_from_models(
         "sampling": answered.sampling.recorded(),
         "identical": dict(identical),
     }
-    return create_pairs(workspace, name, candidates, source, kind=kind, seed=answered.sampling.seed, note=note)
+    seed = answered.sampling.seed
+    return create_pairs(workspace, name, candidates, source, kind=kind, seed=seed, note=note, form=form)
 
 
 def require_free_name(workspace: Workspace, name: str, kind: PairKind) -> None:
@@ -121,11 +129,6 @@ def require_two_answers(models: Sequence[ResolvedModel], sampling: Sampling) -> 
         raise UsageError("one model at temperature 0 gives one answer; raise --temperature, or name --model2")
     if len(models) == 2 and models[0].source == models[1].source:
         raise UsageError(f"both models are {models[0].source}; name two different ones")
-
-
-def completion_for(prompt: Prompt, text: str) -> Completion:
-    """An answer in the form of its prompt: a turn after turns, a string after a string."""
-    return text if isinstance(prompt, str) else [assistant(text)]
 
 
 def _candidates(answered: Answered) -> Iterator[CandidatePair]:

@@ -12,16 +12,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from workbench.canonical_rows import PreferenceRow, is_held_out
+from workbench.canonical_rows import Completion, PreferenceRow, completion_for, is_held_out
 from workbench.dataset_source import sha256_of
 from workbench.errors import SourceChanged, UnreadableData, UsageError, WorkbenchError
 from workbench.judgments import Fold
-from workbench.pair_sets import PairKind, PairSet, open_pairs
-from workbench.preference_rule import CAUSES, FreezeRule, VerdictsOfPair, decide, verdicts_by_pair
+from workbench.pair_sets import Pair, PairKind, PairSet, open_pairs
+from workbench.preference_rule import CAUSES, FreezeRule, FrozenPair, VerdictsOfPair, decide, rows_of, verdicts_by_pair
 from workbench.row_conversion import same_answer
 from workbench.steps import Progress, Steps
 from workbench.workspace import Workspace, now, read_toml, write_toml
@@ -29,6 +29,8 @@ from workbench.workspace import Workspace, now, read_toml, write_toml
 SCHEMA = 1
 Side = Literal["train", "eval"]
 SIDES: tuple[Side, Side] = ("train", "eval")
+WRITTEN = "written"
+"""The tag of a row whose chosen answer an annotator wrote."""
 _MOST_FAULTS_NAMED = 100
 
 
@@ -48,6 +50,8 @@ class PreferenceInfo:
     """File name → sha256."""
     origins: dict[str, int] = field(default_factory=dict)
     """Verdicts by origin; "rule" is synthetic, and is called so wherever it is shown."""
+    written: int = 0
+    """Pairs whose chosen answer an annotator wrote."""
     note: str = ""
 
 
@@ -110,10 +114,11 @@ def freeze(
     steps = Steps(2 * sum(one.info.rows for one in opened), progress)
     readings = [_Reading(one, one.judgments(), steps) for one in opened]
     with workspace.new_folder("prefs", name) as folder:
-        counts = dict.fromkeys((*SIDES, *CAUSES, "identical", "conflicts"), 0)
+        counts = dict.fromkeys((*SIDES, *CAUSES, "identical", "conflicts", WRITTEN), 0)
         origins: Counter[str] = Counter()
         groups = {row["group"] for reading in readings for row in reading.rows(rule, counts, origins)}
         if not groups:
+            counts.pop(WRITTEN)
             raise _nothing_to_freeze(names, readings, counts)
         files = _write_sides(folder, readings, rule, _held_out_groups(groups, rule), counts)
         content = {
@@ -123,6 +128,7 @@ def freeze(
             "note": "; ".join(sorted({reading.pair_set.info.note for reading in readings} - {""})),
             "content_sha256": hashlib.sha256("".join(files.values()).encode()).hexdigest(),
             "rule": rule.to_toml(),
+            "written": counts.pop(WRITTEN),
             "counts": counts,
             "origins": dict(origins),
             "files": files,
@@ -173,24 +179,27 @@ class _Reading:
     def rows(self, rule: FreezeRule, counts: dict[str, int], origins: Counter[str]) -> Iterator[PreferenceRow]:
         """The rows that the rule makes of the pairs; counts what becomes of each pair, and the origins of verdicts."""
         verdicts = verdicts_by_pair(self.said, rule)
+        has_strengths = rule.margins == "strength" and self.pair_set.form.most > 1
         for pair in self.steps.over(self.pair_set.pairs()):
             of_pair = verdicts.get(pair.id, VerdictsOfPair())
             outcome = decide(of_pair, rule)
             counts["conflicts"] += bool(of_pair.conflicts)
-            if outcome.cause or same_answer(pair.a, pair.b):
+            made = list(_distinct(pair, rows_of(outcome, of_pair, has_strengths=has_strengths)))
+            if not made:
                 counts[outcome.cause or "identical"] += 1
                 continue
             origins.update(of_pair.origins)
-            for number, (winner, weight) in enumerate(outcome.rows):
+            counts[WRITTEN] += made[0].is_written
+            for number, row in enumerate(made):
                 yield {
-                    "id": f"{self.pair_set.name}:{pair.id}" + (f":{number}" if len(outcome.rows) > 1 else ""),
+                    "id": f"{self.pair_set.name}:{pair.id}" + (f":{number}" if len(made) > 1 else ""),
                     "prompt": pair.prompt,
-                    "chosen": pair.a if winner == "a" else pair.b,
-                    "rejected": pair.b if winner == "a" else pair.a,
-                    "weight": weight,
-                    "margin": None,
+                    "chosen": row.chosen,
+                    "rejected": row.rejected,
+                    "weight": row.weight,
+                    "margin": row.margin,
                     "group": pair.group,
-                    "tags": pair.tags,
+                    "tags": {**pair.tags, WRITTEN: True} if row.is_written else pair.tags,
                 }
 
     def source(self) -> dict[str, Any]:
@@ -207,14 +216,36 @@ class _Reading:
         }
 
 
+class _Row(NamedTuple):
+    chosen: Completion
+    rejected: Completion
+    weight: float
+    margin: float | None
+    is_written: bool
+
+
+def _distinct(pair: Pair, rows: Iterable[FrozenPair]) -> Iterator[_Row]:
+    """The rows with their answers, but for those whose two answers are the same."""
+    answers = {"a": pair.a, "b": pair.b}
+    for row in rows:
+        chosen = completion_for(pair.prompt, row.chosen) if row.written else answers[row.chosen]
+        if not same_answer(chosen, answers[row.rejected]):
+            yield _Row(chosen, answers[row.rejected], row.weight, row.margin, row.written)
+
+
 def _nothing_to_freeze(names: Sequence[str], readings: Sequence[_Reading], counts: dict[str, int]) -> UsageError:
     """What became of the pairs, and what could be done."""
     words = {**{cause: cause.replace("_", " ") for cause in counts}, "ties": "tie" if counts["ties"] == 1 else "ties"}
     told = ", ".join(f"{count} {words[cause]}" for cause, count in counts.items() if count) or "no pairs"
+    criteria = list(dict.fromkeys(one.name for r in readings for one in r.pair_set.form.criteria))
+    which = (
+        f" Its questions are {', '.join(criteria)}: --criterion NAME, or NAME:WEIGHT,NAME:WEIGHT." if criteria else ""
+    )
     who = sorted({showing.annotator for reading in readings for showing in reading.said.current})
     several = f" Several annotators judged ({', '.join(who[:6])}); --annotators WHO counts only theirs."
     return UsageError(
         f"nothing to freeze from {', '.join(names)}: {told}. Judge pairs first, or relax the rule."
+        + which
         + (several if len(who) > 1 else "")
     )
 

@@ -6,7 +6,7 @@ a setting in the app. A damaged file is an error that names it; a setting it doe
     theme = "workbench-light"
     annotator = "alice"
     [keys]
-    "label.tie" = "t"        # binding ids are listed by `?`
+    "label.tie" = "x"        # binding ids are listed by `?`
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def read_settings(path: Path | None = None) -> UserSettings:
     if not isinstance(theme, str) or not isinstance(annotator, str):
         raise WorkbenchError(f"{path}: theme and annotator must be texts. Edit them, or remove them.")
     if not isinstance(keys, dict) or not all(isinstance(value, str) for value in keys.values()):
-        raise WorkbenchError(f'{path}: [keys] must give each binding its keys as a text: "label.tie" = "t".')
+        raise WorkbenchError(f'{path}: [keys] must give each binding its keys as a text: "label.tie" = "x".')
     return UserSettings(theme, annotator, dict(keys), tuple(_unknown(content)))
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from textual.events import Key
 
-from screens.label import GUARD_S, TOO_FAST, KeyClock, Label
+from screens.label import TOO_FAST, Label
+from screens.label_saving import GUARD_S, KeyClock, SavedLine
 from screens.pair_view import PairView
 from tests.screens.driving import SIZE, WIDE, check_golden, drive, sees, text_of, until
+from workbench.label_form import form_of
 from workbench.pair_sets import CandidatePair, create_pairs, open_pairs
 from workbench.user_settings import UserSettings
 from workbench.workspace import Workspace, init
@@ -245,14 +247,132 @@ def test_a_full_disk_says_so_and_the_pair_stays(workspace: Workspace, monkeypatc
 def test_a_read_only_workspace_shows_the_pair_and_saves_nothing(workspace: Workspace) -> None:
     async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
         clock = HandClock()
-        await begin(app, pilot, clock)
+        screen = await begin(app, pilot, clock)
+        assert screen.query_one(SavedLine).text.endswith("1 of 4"), "under the toast that says why"
         clock.at += 5
         await pilot.press("1")
         await sees(pilot, "NOT SAVED")
-        assert "1 of 4" in text_of(app)
+        assert screen._sitting is not None
+        assert screen._sitting.counts.done == 0
 
     drive(script, replace(workspace, read_only_reason="it is a copy"), settings=ALICE)
     assert verdicts(workspace) == {}
+
+
+class TestFiveWay:
+    def test_its_keys_its_strength_and_its_picture(self, tmp_path: Path) -> None:
+        made = five_way(tmp_path)
+
+        async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+            clock = HandClock()
+            screen = await begin(app, pilot, clock)
+            await press(pilot, screen, clock, "1", "5", "4")
+            await sees(pilot, "saved #3  right better  5.0 s")
+            await check_golden("label-five", pilot)
+
+        drive(script, made, settings=ALICE)
+        said = open_pairs(made, "support").judgments().current.values()
+        assert sorted((one.strength, one.verdict in "ab") for one in said) == [(1, True), (2, True), (2, True)]
+
+    def test_four_and_five_mean_nothing_on_three(self, workspace: Workspace) -> None:
+        async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+            clock = HandClock()
+            await begin(app, pilot, clock)
+            clock.at += 5
+            await pilot.press("4", "5")
+            await pilot.pause()
+
+        drive(script, workspace, settings=ALICE)
+        assert verdicts(workspace) == {}
+
+
+def five_way(folder: Path) -> Workspace:
+    made = init(folder / "ws")
+    (folder / "g.md").write_text("Choose what a rider can do at once.", "utf-8")
+    form = form_of("5", ["too long", "made up"], guidelines=str(folder / "g.md"))
+    candidates = [CandidatePair(f"question {n}?", f"yes {n} {WORDS}", f"no {n} {WORDS * 2}") for n in range(6)]
+    create_pairs(made, "support", candidates, {"dataset": "answers"}, form=form)
+    return made
+
+
+class TestNotes:
+    def test_reasons_and_a_flag_by_keys(self, tmp_path: Path) -> None:
+        made = five_way(tmp_path)
+
+        async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+            clock = HandClock()
+            screen = await begin(app, pilot, clock)
+            await pilot.press("t")
+            await sees(pilot, "Why?")
+            await pilot.press("2", "1", "1", "t")
+            await sees(pilot, "A reason, in a word or a few.")
+            await pilot.press(*"two, no", "enter")
+            await sees(pilot, "no comma")
+            await pilot.press("escape")
+            await sees(pilot, "Why?")
+            await pilot.press("t", *"odd", "enter")
+            await sees(pilot, "3 [x] odd")
+            await check_golden("label-reasons", pilot)
+            await pilot.press("enter")
+            await sees(pilot, "made up, odd: with your verdict")
+            await until(pilot, lambda: not screen._saving)
+            await pilot.press("f")
+            await sees(pilot, "alice · flagged · made up, odd · blind")
+            await press(pilot, screen, clock, "2")
+            assert "flagged" not in text_of(app)
+
+        drive(script, made, settings=ALICE)
+        (said,) = open_pairs(made, "support").judgments().current.values()
+        assert (said.tags, said.flagged) == (("made up", "odd"), True)
+
+    def test_guidelines_are_behind_the_question_mark(self, tmp_path: Path) -> None:
+        async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+            await begin(app, pilot, HandClock())
+            await pilot.press("question_mark")
+            await sees(pilot, "Choose what a rider can do at once.")
+
+        drive(script, five_way(tmp_path), settings=ALICE)
+
+
+class TestGoingBack:
+    def test_redo_a_pair_by_its_number_and_revising(self, workspace: Workspace) -> None:
+        async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+            clock = HandClock()
+            screen = await begin(app, pilot, clock)
+            await press(pilot, screen, clock, "1", "2", "u", "u", "ctrl+r")
+            await sees(pilot, "done again: left better")
+            assert len(verdicts(workspace)) == 1
+            await pilot.press("colon", *"5", "enter")
+            await sees(pilot, "a number from 1 to 4")
+            await pilot.press("backspace", *":3", "enter")
+            await sees(pilot, "question 2?")
+            await press(pilot, screen, clock, "3")
+            await sees(pilot, "question 3?")
+            await pilot.press("colon", "1", "enter")
+            await sees(pilot, "pair 1: left better")
+            await pilot.press("escape")
+            await sees(pilot, "question 3?")
+            assert app.screen is screen
+
+        drive(script, workspace, settings=ALICE)
+
+    @pytest.mark.parametrize("size", [SIZE, WIDE])
+    def test_the_list_of_pairs(self, workspace: Workspace, size: tuple[int, int]) -> None:
+        async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+            clock = HandClock()
+            screen = await begin(app, pilot, clock)
+            await press(pilot, screen, clock, "1", "s", "3")
+            await pilot.press("b")
+            await sees(pilot, "enter shows one")
+            await check_golden("label-browse", pilot)
+            await pilot.press("slash", *"skip", "enter", "enter")
+            await sees(pilot, "pair 2: skipped")
+            await press(pilot, screen, clock, "2")
+            await sees(pilot, "question 3?")
+
+        drive(script, workspace, size=size, settings=ALICE)
+        assert sorted(verdicts(workspace).values(), key=str)[-1] == "tie"
+        assert "skip" not in verdicts(workspace).values()
 
 
 def test_an_empty_workspace_says_which_key_makes_pairs(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from workbench.workspace import Workspace, init
 @pytest.mark.parametrize(
     ("name", "keys", "problem"),
     [
-        ("label.tie", "t", ""),
+        ("label.tie", "x", ""),
         ("grid.down", "ctrl+j, J", ""),
         ("help", "?", ""),
         ("label.ties", "t", "no binding is called 'label.ties'; did you mean label.tie?"),

@@ -15,7 +15,7 @@ from workbench.label_notes import Notes
 from workbench.labeling import Sitting, open_sitting
 from workbench.labeling_state import JudgedElsewhere, Said, ScreenVerdict
 from workbench.labeling_subject import open_subject
-from workbench.labeling_words import end_page, progress_words
+from workbench.labeling_words import end_page, far_words, state_words
 from workbench.pair_sets import CandidatePair, PairSet, create_pairs
 from workbench.workspace import Workspace
 
@@ -123,10 +123,8 @@ def test_pace_and_what_is_left(workspace: Workspace) -> None:
         assert sitting.counts.per_hour == 0
         sitting.judge("left", 60)
         assert (round(sitting.counts.per_hour), sitting.counts.left) == (60, 3)
-        assert (
-            progress_words("support", "alice", sitting.counts)
-            == "support · alice · 4 of 6 · 3m 00s left · 60/h · blind"
-        )
+        assert far_words(sitting.counts) == "4 of 6 · 60/h · 3m 00s left"
+        assert state_words(sitting) == "support · alice · blind"
 
 
 class TestErrors:
