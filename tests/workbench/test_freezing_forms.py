@@ -25,11 +25,11 @@ def make(workspace: Workspace, count: int = 4, scale: str = "5", criteria: tuple
 
 
 def say(
-    made: PairSet, who: str, place: int, verdict: Verdict, strength: int = 1, criterion: str = "overall", better: str = ""
+    made: PairSet, who: str, place: int, verdict: Verdict, strength: int = 1, asked: str = "overall", better: str = ""
 ) -> None:
     pair = list(made.pairs())[place].id
     with made.journal(who) as journal:
-        prepared = journal.prepare(pair, verdict, origin="screen", strength=strength, criterion=criterion)
+        prepared = journal.prepare(pair, verdict, origin="screen", strength=strength, criterion=asked)
         journal.append_many([prepared._replace(better=better)])
 
 
@@ -63,7 +63,7 @@ class TestWrittenAnswers:
         say(made, "x", 0, "a", 2, better="mine")
         frozen = freeze(workspace, "p", "f", ALL)
         (row,) = rows(workspace)
-        assert (row["chosen"], row["rejected"]) == ("mine", list(made.pairs())[0].b)
+        assert (row["chosen"], row["rejected"]) == ("mine", next(iter(made.pairs())).b)
         assert (row["margin"], row["weight"], row["tags"]) == (None, 1.0, {"written": True})
         assert frozen.info.written == 1
         assert frozen.info.counts["train"] == 1
@@ -72,7 +72,7 @@ class TestWrittenAnswers:
         made = make(workspace)
         say(made, "x", 0, "both_bad", better="mine")
         freeze(workspace, "p", "f", ALL)
-        pair = list(made.pairs())[0]
+        pair = next(iter(made.pairs()))
         assert {(row["chosen"], row["rejected"], row["weight"]) for row in rows(workspace)} == {
             ("mine", pair.a, 0.5), ("mine", pair.b, 0.5),
         }  # fmt: skip
@@ -88,7 +88,7 @@ class TestWrittenAnswers:
         say(made, "x", 0, "a", better="mine")
         say(made, "x", 1, "skip", better="mine, too")
         freeze(workspace, "p", "f", FreezeRule(written="ignore", eval_share=0.0))
-        assert [row["chosen"] for row in rows(workspace)] == [list(made.pairs())[0].a]
+        assert [row["chosen"] for row in rows(workspace)] == [next(iter(made.pairs())).a]
         freeze(workspace, "p", "g", ALL)
         assert [row["chosen"] for row in rows(workspace, "g")] == ["mine"]
 
@@ -117,7 +117,7 @@ class TestCriteria:
     def test_one_of_them(self, workspace: Workspace) -> None:
         made = self.both(workspace)
         freeze(workspace, "p", "f", FreezeRule(criterion="honest", eval_share=0.0))
-        assert [row["chosen"] for row in rows(workspace)] == [list(made.pairs())[0].b]
+        assert [row["chosen"] for row in rows(workspace)] == [next(iter(made.pairs())).b]
 
     @pytest.mark.parametrize(("weights", "chosen", "margin"), [((1, 1), "a", 0.5), ((1, 3), "b", 0.25)])
     def test_a_stated_combination(
@@ -127,7 +127,7 @@ class TestCriteria:
         rule = FreezeRule(criteria=dict(zip(("helpful", "honest"), weights, strict=True)), eval_share=0.0)
         frozen = freeze(workspace, "p", "f", rule)
         (row,) = rows(workspace)
-        assert (row["chosen"], row["margin"]) == (getattr(list(made.pairs())[0], chosen), margin)
+        assert (row["chosen"], row["margin"]) == (getattr(next(iter(made.pairs())), chosen), margin)
         assert frozen.info.counts["unjudged"] == 3, "a pair with one answer of two is not judged"
         assert open_preference_set(workspace, "f").info.rule == rule, "the rule is written out"
 
