@@ -53,10 +53,14 @@ def _clashes(classes: list[type[DOMNode]], keymap: dict[str, str]) -> list[str]:
     found: dict[str, None] = {}
     for one in classes:
         bindings = [binding for _, binding in one._merge_bindings() if binding.id]
+        apart: tuple[frozenset[str], ...] = getattr(one, "NEVER_TOGETHER", ())
         for name, keys in keymap.items():
             if not any(binding.id == name for binding in bindings):
                 continue
+            mine = [group for group in apart if name in group]
             for binding in bindings:
+                if mine and any(binding.id in group for group in apart if group not in mine):
+                    continue
                 if binding.id != name and binding.id not in keymap and binding.key in keys.split(","):
                     found[f"[keys] {name} takes {key_name(binding.key)} from {binding.id}; give that one another."] = (
                         None

@@ -70,6 +70,12 @@ class Label(NotingStation):
                 tooltip="The next page of a prompt that is too long; after the last the first."),
     ]  # fmt: skip
 
+    NEVER_TOGETHER: ClassVar[tuple[frozenset[str], ...]] = (
+        frozenset({"label.left", "label.right"}),
+        frozenset({"label.five_left_much", "label.five_left", "label.five_right", "label.five_right_much"}),
+    )
+    """Keys of the scales: a set has one scale."""
+
     def __init__(self, subject: str = "", *, clock: KeyClock | None = None) -> None:
         super().__init__(subject, clock=clock)
         self._opening: Opening[Sitting | None] = Opening(_give_back)
