@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from workbench.command_arguments import add_sampling_options, add_verb, add_verbs, positive_integer, workspace_of
+from workbench.command_arguments import (
+    add_sampling_options,
+    add_verb,
+    add_verbs,
+    positive_integer,
+    share,
+    share_or_none,
+    workspace_of,
+)
 from workbench.command_label import add_form_options, form_from
 from workbench.errors import UsageError
 from workbench.pair_words import judge, pair_set_json, say_made, show_pairs, status_fields
@@ -32,6 +41,7 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     make.add_argument("--model2", metavar="M2", help="a second model: its answers stand beside the first one's")
     make.add_argument("--limit", type=positive_integer, default=0, metavar="N", help="ask only the first N prompts")
     add_form_options(make)
+    add_sharing_options(make)
     add_sampling_options(make, samples=2)
     add_verb(verbs, "ls", "list the pair sets", run_ls)
     show = add_verb(verbs, "show", "pairs as an annotator sees them", run_show)
@@ -40,6 +50,45 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     status.add_argument("name", metavar="N")
     judging = add_verb(verbs, "judge", "give a verdict, take one back, or let the sample rule judge", run_judge)
     add_judge_options(judging)
+
+
+def add_sharing_options(parser: argparse.ArgumentParser) -> None:
+    """How a new set is shared out among annotators."""
+    group = parser.add_argument_group("several annotators")
+    group.add_argument(
+        "--overlap", type=positive_integer, default=0, metavar="K",
+        help="K people judge each pair, and none is shown to more at once (everyone judges every pair)",
+    )  # fmt: skip
+    group.add_argument(
+        "--repeat-share", type=share_or_none, default=0.0, metavar="S",
+        help="share of pairs that return once, swapped, to the same person (0)",
+    )  # fmt: skip
+    group.add_argument(
+        "--calibration", metavar="FILE", help="pairs with known answers (prompt, chosen, rejected), mixed in unseen"
+    )
+    group.add_argument(
+        "--next", dest="next_pair", choices=("order", "random", "active"), default="order",
+        help="which pair comes next: as the set lies, shuffled, or the smallest margin first (order)",
+    )  # fmt: skip
+    group.add_argument(
+        "--random-share",
+        type=share,
+        default=0.2,
+        metavar="S",
+        help="with active: share of random pairs (0.2)",
+    )
+
+
+def sharing_of(args: argparse.Namespace) -> dict[str, Any]:
+    """`sharing` and `calibration` for what makes pairs; a calibration file is read before anything is made."""
+    from workbench.pair_sharing import Sharing
+
+    shared = Sharing(args.overlap, args.repeat_share, args.next_pair, args.random_share)
+    if not args.calibration:
+        return {"sharing": shared}
+    from workbench.calibration_file import read_calibration
+
+    return {"sharing": shared, "calibration": list(read_calibration(Path(args.calibration)))}
 
 
 def add_show_options(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +123,8 @@ def run_make(args: argparse.Namespace) -> int:
             raise UsageError("--from takes the answers of the dataset; --model goes with --prompts")
         from workbench.pair_sets import pairs_from_dataset
 
-        made = pairs_from_dataset(workspace, args.name, open_dataset(workspace, args.dataset), form=form_from(args))
+        dataset = open_dataset(workspace, args.dataset)
+        made = pairs_from_dataset(workspace, args.name, dataset, form=form_from(args), **sharing_of(args))
     else:
         made = _make_from_models(args)
     if args.json:
@@ -158,7 +208,7 @@ def _make_from_models(args: argparse.Namespace) -> PairSet:
     models = [resolve_model(workspace, written) for written in (args.model, args.model2) if written]
     sampling = sampling_of(args, samples=1 if args.model2 and args.samples == 2 else args.samples)
     require_two_answers(models, sampling)
-    form = form_from(args)
+    form, shared = form_from(args), sharing_of(args)
     answered = ask_models(asked, models, sampling, limit=args.limit)
     note_too_long(answered.source)
-    return pairs_from_models(workspace, args.name, answered, form=form)
+    return pairs_from_models(workspace, args.name, answered, form=form, **shared)

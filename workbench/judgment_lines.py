@@ -21,6 +21,7 @@ SCHEMA = 1
 GIVEN_VERDICTS = ("a", "b", "tie", "both_bad", "skip")
 VERDICTS = (*GIVEN_VERDICTS, "undone")
 ORIGINS = ("imported", "rule", "typed", "screen")
+PURPOSES = ("label", "repeat", "calibration", "adjudication")
 
 
 class Judgment(NamedTuple):
@@ -53,6 +54,11 @@ class Judgment(NamedTuple):
     """Something is wrong with this pair, and somebody should look."""
     better: str = ""
     """A better answer that the annotator wrote; empty for none."""
+    purpose: str = "label"
+    """One of PURPOSES: why this pair was shown. What is no "label" is never merged into the first verdicts."""
+    picked: str = ""
+    """How a first showing was chosen: "order", "random", or "active" (an order that looks for hard pairs, so that
+    these pairs stand for no others); empty where nobody was shown anything."""
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -70,7 +76,13 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "time": (str,),
     "comment": (str,),
 }
-_ADDED: dict[str, tuple[type, ...]] = {"tags": (list,), "flagged": (bool,), "better": (str,)}
+_ADDED: dict[str, tuple[type, ...]] = {
+    "tags": (list,),
+    "flagged": (bool,),
+    "better": (str,),
+    "purpose": (str,),
+    "picked": (str,),
+}
 """Fields that a line may lack: one with the default is not written, and an older program ignores one that is there."""
 _DEFAULTS = Judgment._field_defaults
 
@@ -135,6 +147,12 @@ def read_journal(path: Path) -> JournalText:
         else:
             faults.append(Fault(path.name, number, *parsed))
     return JournalText(path.name, tuple(lines), tuple(faults), hashlib.sha256(content).hexdigest(), ends_torn)
+
+
+def decode_line(row: bytes, annotator: str) -> Judgment | None:
+    """The judgment in one line of this annotator's journal; None where it is torn, foreign or not as it was written."""
+    parsed = _decode(row, annotator, is_last=False)
+    return parsed if isinstance(parsed, Judgment) else None
 
 
 def _decode(row: bytes, annotator: str, is_last: bool) -> Judgment | tuple[str, str]:

@@ -22,6 +22,7 @@ from engine.run.durable_files import fsync_folder
 from workbench.errors import UsageError, WorkbenchError, disk_full, explain_os_errors, is_out_of_space
 from workbench.judgment_lines import (
     GIVEN_VERDICTS,
+    PURPOSES,
     Fault,
     JournalText,
     Judgment,
@@ -66,14 +67,19 @@ class Fold:
         return showing in self.current or showing in self.conflicts
 
     @property
+    def first(self) -> list[Judgment]:
+        """What stands on first showings: neither repeats nor calibration pairs nor adjudications."""
+        return [one for one in self.current.values() if is_first(one)]
+
+    @property
     def judged_pairs(self) -> set[str]:
         """Pairs with a verdict of anyone; a skip is none."""
-        return {showing.pair for showing, one in self.current.items() if one.verdict != "skip"}
+        return {one.pair for one in self.first if one.verdict != "skip"}
 
     @property
     def skipped_pairs(self) -> set[str]:
         """Pairs that somebody skipped and nobody judged. What is neither judged nor skipped is open."""
-        return {showing.pair for showing in self.current} - self.judged_pairs
+        return {one.pair for one in self.first} - self.judged_pairs
 
     @property
     def undone(self) -> int:
@@ -118,6 +124,11 @@ def fold(journals: Iterable[JournalText]) -> Fold:
 def showing_of(judgment: Judgment) -> Showing:
     """The showing that a line belongs to."""
     return Showing(judgment.pair, judgment.annotator, judgment.repeat, judgment.criterion)
+
+
+def is_first(judgment: Judgment) -> bool:
+    """Whether a line belongs to a first showing: no repeat, no calibration pair and no adjudication."""
+    return judgment.repeat == 0 and judgment.purpose == "label"
 
 
 def _unsuperseded(lines: Mapping[str, Judgment]) -> dict[Showing, list[Judgment]]:
@@ -184,6 +195,8 @@ class Journal:
         criterion: str = "overall",
         order: Order = "",
         comment: str = "",
+        purpose: str = "label",
+        picked: str = "",
     ) -> Judgment:
         """Records one verdict and returns when it is durable.
 
@@ -198,6 +211,8 @@ class Journal:
             criterion=criterion,
             order=order,
             comment=comment,
+            purpose=purpose,
+            picked=picked,
         )
         return self.append_many([made])[-1]
 
@@ -212,13 +227,17 @@ class Journal:
         criterion: str = "overall",
         order: Order = "",
         comment: str = "",
+        purpose: str = "label",
+        picked: str = "",
     ) -> Judgment:
         """A judgment for `append_many`; it gets its sequence number and what it supersedes when it is written."""
         if verdict not in GIVEN_VERDICTS:
             raise UsageError(f"{verdict!r} is not a verdict: use a, b, tie, both_bad or skip.")
         identity = secrets.token_hex(8)
         said = (pair, self.annotator, repeat, criterion, verdict, strength, order, origin, now(), comment)
-        return Judgment(0, identity, None, *said)
+        if purpose not in PURPOSES:
+            raise UsageError(f"{purpose!r} is no purpose of a judgment: use {', '.join(PURPOSES)}.")
+        return Judgment(0, identity, None, *said, purpose=purpose, picked=picked)
 
     def undo(self, showing: Showing, *, origin: Origin = "typed") -> Judgment:
         """Takes back what holds in a showing, by a line that supersedes it; the pair is open again."""

@@ -8,7 +8,7 @@ pair; how many there were is kept by cluster, because a comparison counts them a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -21,6 +21,7 @@ from workbench.generation import Answer, GenerationJob, Sampling, generate
 from workbench.label_form import LabelForm
 from workbench.model_names import ResolvedModel
 from workbench.pair_sets import CandidatePair, PairKind, PairSet, create_pairs
+from workbench.pair_sharing import Sharing
 from workbench.prompt_source import PromptSource
 from workbench.row_conversion import same_answer
 from workbench.workspace import Workspace, check_name
@@ -100,6 +101,8 @@ def pairs_from_models(
     kind: PairKind = "pairs",
     note: str = "",
     form: LabelForm | None = None,
+    sharing: Sharing | None = None,
+    calibration: Iterable[CandidatePair] = (),
 ) -> PairSet:
     """Make a pair set (or an arena) of what models answered."""
     require_two_answers(answered.models, answered.sampling)
@@ -111,8 +114,10 @@ def pairs_from_models(
         "sampling": answered.sampling.recorded(),
         "identical": dict(identical),
     }
-    seed = answered.sampling.seed
-    return create_pairs(workspace, name, candidates, source, kind=kind, seed=seed, note=note, form=form)
+    return create_pairs(
+        workspace, name, candidates, source, kind=kind, seed=answered.sampling.seed, note=note, form=form, sharing=sharing,
+        calibration=calibration,
+    )  # fmt: skip
 
 
 def require_free_name(workspace: Workspace, name: str, kind: PairKind) -> None:

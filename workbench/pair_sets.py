@@ -25,6 +25,8 @@ from workbench.dataset_store import Dataset
 from workbench.errors import SourceChanged, UnreadableData, UsageError, WorkbenchError
 from workbench.judgments import Fold, Journal, Verdict, read_judgments
 from workbench.label_form import LabelForm
+from workbench.pair_sharing import Sharing
+from workbench.pair_status import PairStatus, status_of
 from workbench.row_conversion import same_answer
 from workbench.steps import Progress, Steps
 from workbench.workspace import Kind, Workspace, now, read_toml, write_toml
@@ -86,29 +88,8 @@ class PairSetInfo:
     criteria: list[dict[str, str]] = field(default_factory=list)
     """Questions, by name and as they are asked; none: one question."""
     guidelines: str = ""
-
-
-@dataclass(frozen=True)
-class PairStatus:
-    """How far a pair set is judged."""
-
-    pairs: int
-    judged: int
-    """Pairs with at least one verdict other than skip."""
-    open: int
-    skipped: int
-    """Pairs that have only skips."""
-    verdicts: dict[str, int]
-    """Over all showings that stand: a, b, tie, both_bad, skip."""
-    by_annotator: dict[str, int]
-    by_origin: dict[str, int]
-    """"rule" is synthetic, and is called so wherever it is shown."""
-    undone: int
-    conflicts: int
-    faults: tuple[str, ...]
-    """Lines that could not be used, as FILE:LINE: cause."""
-    unknown_pairs: int
-    """Showings of pairs that are not in this set."""
+    sharing: dict[str, Any] = field(default_factory=dict)
+    """How it is shared out among annotators; see `PairSet.sharing`."""
 
 
 @dataclass(frozen=True)
@@ -140,23 +121,39 @@ class PairSet:
     def judgments_folder(self) -> Path:
         return self.folder / "judgments"
 
+    @property
+    def sharing(self) -> Sharing:
+        """How it is shared out among annotators; the default for a set that says nothing."""
+        try:
+            return Sharing.from_toml(self.info.sharing)
+        except (TypeError, UsageError) as error:
+            raise WorkbenchError(f"{self.folder / 'pairs.toml'}: [sharing]: {error}") from error
+
     def pairs(self) -> Iterator[Pair]:
         """All pairs in the order of the set; SourceChanged where pairs.parquet is not the one that was made."""
+        return self._read(self.parquet_path, self.info.sha256)
+
+    def calibration(self) -> Iterator[Pair]:
+        """The pairs with known answers (in `imported`) that are mixed in; they are no pairs of the set."""
+        if self.sharing.calibration_pairs:
+            yield from self._read(self.folder / "calibration.parquet", self.sharing.calibration_sha256)
+
+    def _read(self, path: Path, sha256: str) -> Iterator[Pair]:
         import duckdb
 
-        if not self.parquet_path.is_file():
-            raise UnreadableData(f"pair set {self.name}: {self.parquet_path} is missing. Restore it from a copy.")
-        actual = sha256_of(self.parquet_path)
-        if actual != self.info.sha256:
+        if not path.is_file():
+            raise UnreadableData(f"pair set {self.name}: {path} is missing. Restore it from a copy.")
+        actual = sha256_of(path)
+        if actual != sha256:
             raise SourceChanged(
-                f"pair set {self.name}: {self.parquet_path} is not the file that was made (sha256 now {actual}, "
-                f"recorded {self.info.sha256}). Judgments refer to its pairs: restore it from a copy."
+                f"pair set {self.name}: {path} is not the file that was made (sha256 now {actual}, "
+                f"recorded {sha256}). Judgments refer to its pairs: restore it from a copy."
             )
         try:
-            for row in duckdb_connection.read_parquet(self.parquet_path, list(_COLUMNS)):
+            for row in duckdb_connection.read_parquet(path, list(_COLUMNS)):
                 yield _from_columns(row)
         except duckdb.Error as error:
-            raise UnreadableData(f"{self.parquet_path}: {str(error).splitlines()[0]}") from error
+            raise UnreadableData(f"{path}: {str(error).splitlines()[0]}") from error
 
     def pair(self, pair_id: str) -> Pair:
         """One pair by its id or a unique beginning of it."""
@@ -182,23 +179,7 @@ class PairSet:
 
     def status(self) -> PairStatus:
         """Counts over all pairs and journals."""
-        known = {pair.id for pair in self.pairs()}
-        said = self.judgments()
-        judged, skipped = said.judged_pairs, said.skipped_pairs
-        standing = [judgment for showing, judgment in said.current.items() if showing.pair in known]
-        return PairStatus(
-            pairs=len(known),
-            judged=len(judged & known),
-            open=len(known - judged - skipped),
-            skipped=len(skipped & known),
-            verdicts=dict(Counter(judgment.verdict for judgment in standing)),
-            by_annotator=dict(Counter(judgment.annotator for judgment in standing)),
-            by_origin=dict(Counter(judgment.origin for judgment in standing)),
-            undone=said.undone,
-            conflicts=len(said.conflicts),
-            faults=tuple(map(str, said.faults)),
-            unknown_pairs=sum(1 for showing in said.current if showing.pair not in known),
-        )
+        return status_of({pair.id for pair in self.pairs()}, self.judgments())
 
 
 def create_pairs(
@@ -212,12 +193,14 @@ def create_pairs(
     note: str = "",
     form: LabelForm | None = None,
     steps: Steps | None = None,
+    sharing: Sharing | None = None,
+    calibration: Iterable[CandidatePair] = (),
 ) -> PairSet:
     """Makes a pair set of candidate answers. `source` says where they came from and is written into pairs.toml.
 
     Pairs with two equal answers are left out and counted. A verdict that came with a pair follows its answer through
     the draw and becomes a judgment of the annotator "imported". Each row is one of the `steps`; where they raise,
-    nothing is left.
+    nothing is left. Each pair of `calibration` has its known answer in `imported`.
     """
     left_out = [0]
     steps = steps or Steps(0)
@@ -230,6 +213,7 @@ def create_pairs(
                 f"no pairs for {name}: " + ("all answers are equal." if left_out[0] else "there were no candidates.")
             )
         _write_imported(folder / "judgments", imported)
+        shared = _with_calibration(folder, sharing or Sharing(), calibration, seed)
         content = {
             "schema": SCHEMA,
             "name": name,
@@ -241,6 +225,7 @@ def create_pairs(
             "seed": seed,
             "identical_left_out": left_out[0],
             "source": dict(source),
+            "sharing": shared.to_toml(),
         }
         write_toml(folder / "pairs.toml", content)
         steps.add(0)  # the last moment in which the person may have had enough
@@ -255,6 +240,8 @@ def pairs_from_dataset(
     seed: int = 0,
     form: LabelForm | None = None,
     progress: Progress | None = None,
+    sharing: Sharing | None = None,
+    calibration: Iterable[CandidatePair] = (),
 ) -> PairSet:
     """A pair set of a dataset of shape preference (its verdicts are imported) or answers (there are none).
 
@@ -267,8 +254,11 @@ def pairs_from_dataset(
         )
     source = {"dataset": dataset.name, "sha256": dataset.info.source.sha256, "origin": dataset.info.source.origin}
     steps = Steps(dataset.info.rows, progress)
-    rows = map(_candidate, dataset.rows())
-    return create_pairs(workspace, name, rows, source, seed=seed, note=dataset.info.note, form=form, steps=steps)
+    rows = map(candidate, dataset.rows())
+    return create_pairs(
+        workspace, name, rows, source, seed=seed, note=dataset.info.note, form=form, steps=steps, sharing=sharing,
+        calibration=calibration,
+    )  # fmt: skip
 
 
 def open_pairs(workspace: Workspace, name: str, kind: PairKind = "pairs") -> PairSet:
@@ -299,7 +289,8 @@ def list_pairs(workspace: Workspace, kind: PairKind = "pairs") -> tuple[list[Pai
     return found, problems
 
 
-def _candidate(row: Mapping[str, Any]) -> CandidatePair:
+def candidate(row: Mapping[str, Any]) -> CandidatePair:
+    """The two answers of a row of shape preference (with its verdict) or answers (without)."""
     if row.get("tools"):
         raise UsageError(
             f"row {row['id']} has definitions of tools, which a pair set does not keep: without them its prompt would "
@@ -350,6 +341,21 @@ def _write_imported(folder: Path, pairs: list[Pair]) -> None:
         return
     with Journal(folder, IMPORTED) as journal:
         journal.append_many(journal.prepare(pair.id, cast(Verdict, pair.imported), origin="imported") for pair in pairs)
+
+
+def _with_calibration(folder: Path, sharing: Sharing, rows: Iterable[CandidatePair], seed: int) -> Sharing:
+    """Writes calibration.parquet, if there are such pairs; their ids are never those of pairs of the set."""
+    drawn = _draw_pairs(rows, seed, [0], [])
+    known = [
+        replace(pair, id=hashlib.sha256(f"calibration\x1f{pair.id}".encode()).hexdigest()[:16])
+        for pair in drawn
+        if pair.imported
+    ]
+    if not known:
+        return sharing
+    path = folder / "calibration.parquet"
+    count = duckdb_connection.write_parquet(path, map(_to_columns, known), _COLUMNS)
+    return replace(sharing, calibration_pairs=count, calibration_sha256=sha256_of(path))
 
 
 def _to_columns(pair: Pair) -> dict[str, str]:

@@ -13,7 +13,8 @@ from typing import Any, cast
 from workbench.errors import UsageError
 from workbench.judgment_lines import Judgment
 from workbench.judgments import Showing, Verdict
-from workbench.pair_sets import Pair, PairSet, PairStatus
+from workbench.pair_sets import Pair, PairSet
+from workbench.pair_status import PairStatus
 from workbench.terminal_output import counted, note, say, write_fields, write_json
 
 SCHEMA = 1

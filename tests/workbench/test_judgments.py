@@ -49,6 +49,15 @@ class TestAppending:
         assert stat.S_IMODE(the_file(tmp_path).stat().st_mode) == 0o600
         assert annotator_of(the_file(tmp_path).name) == "alice"
 
+    def test_a_line_that_says_more_is_read_as_it_was_written(self, tmp_path: Path) -> None:
+        with Journal(tmp_path, "alice") as journal:
+            made = journal.append("p1", "a", origin="screen", repeat=1, purpose="repeat", picked="random")
+            with pytest.raises(UsageError, match="no purpose"):
+                journal.append("p1", "a", origin="screen", purpose="fun")
+        assert read_journal(the_file(tmp_path)).lines == ((1, made),)
+        said = read_judgments(tmp_path)
+        assert (said.judged_pairs, said.first) == (set(), [])
+
     def test_one_write_and_one_sync_and_only_then_it_is_said(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
