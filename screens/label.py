@@ -116,7 +116,7 @@ class Label(NotingStation):
             return
         self._sitting = sitting
         self.set_class(bool(sitting.pair_set.form.criteria), "-asks")
-        self.did(BLIND)
+        self.did(sitting.notice or BLIND)
         self.subject = self.workbench_app.subjects["label"] = sitting.name
         self.show_present()
         self.refresh_bindings()
@@ -155,7 +155,9 @@ class Label(NotingStation):
             if open_pair or sitting is None:
                 return False
             arena = sitting.pair_set.kind == "arena"
-            return {"freeze": not arena, "report": arena, "again": sitting.counts.skipped > 0}[action]
+            return {"freeze": not arena, "report": arena, "again": sitting.counts.skipped + sitting.counts.left > 0}[
+                action
+            ]
         if action == "pairs":
             return sitting is None
         return sitting is not None if action in ("undo", "redo", "amend", "browse", "go_to") else True

@@ -16,7 +16,7 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,9 +50,9 @@ class Claims:
 
     def __init__(self, pair_set_folder: Path, annotator: str, overlap: int) -> None:
         self.annotator, self.overlap = annotator, overlap
-        self.others = OthersVerdicts(pair_set_folder / "judgments", annotator)
+        self.others = OthersVerdicts(pair_set_folder / "judgments", annotator, overlap)
         with explain_os_errors("claiming pairs", pair_set_folder):
-            self._folder, self.this_host_only = _folder_of(pair_set_folder)
+            self._folder, self.this_host_only = _folder_of(pair_set_folder, probe=overlap > 0)
             self._name = f"{annotator}.{secrets.token_hex(4)}"
             with self._turn():
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -88,9 +88,14 @@ class Claims:
                 os.close(self._descriptor)
             self._descriptor = -1
 
+    @property
+    def full(self) -> Set[str]:
+        """Pairs that others have judged as often as they may be judged, as far as this was looked at."""
+        return self.others.full
+
     def is_full(self, pair: str) -> bool:
         """Whether others have judged the pair as often as it may be judged, as far as this was looked at."""
-        return bool(self.overlap) and len(self.others.judged_by(pair)) >= self.overlap
+        return pair in self.others.full
 
     def _may_show(self, pair: str, shown: dict[str, set[str]]) -> bool:
         looking = shown.get(pair, set())
@@ -125,8 +130,11 @@ class Claims:
 def living_claims(pair_set_folder: Path) -> list[Claim]:
     """Who is labeling a pair set now, on this host. Sweeps nothing and keeps nobody waiting."""
     try:
-        folder, _ = _folder_of(pair_set_folder, make=False)
+        folder = pair_set_folder / "claims"
         names = os.listdir(folder)
+        if not names:
+            folder, _ = _folder_of(pair_set_folder, probe=True)
+            names = os.listdir(folder)
     except (OSError, RunFolderError):
         return []
     return [claim for name in names for claim in _read(folder, name, sweep=False)]
@@ -154,16 +162,14 @@ def _read(folder: Path, name: str, *, sweep: bool = True) -> list[Claim]:
         os.close(descriptor)
 
 
-def _folder_of(pair_set_folder: Path, *, make: bool = True) -> tuple[Path, bool]:
-    """(where the claims lie, whether that is on this host only)."""
+def _folder_of(pair_set_folder: Path, *, probe: bool) -> tuple[Path, bool]:
+    """(where the claims lie, whether that is on this host only). Without `probe` flock is believed to exclude."""
     folder = pair_set_folder / "claims"
-    if make:
-        folder.mkdir(mode=0o700, exist_ok=True)
-    if excludes(folder):
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if not probe or excludes(folder):
         return folder, False
     elsewhere = host_lock_path(folder).with_suffix(".claims")
-    if make:
-        elsewhere.mkdir(mode=0o700, exist_ok=True)
+    elsewhere.mkdir(mode=0o700, exist_ok=True)
     return elsewhere, True
 
 

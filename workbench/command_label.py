@@ -17,6 +17,9 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--as", dest="annotator", metavar="WHO", default="", help="under whose name (your settings say)"
     )
+    parser.add_argument(
+        "--adjudicate", action="store_true", help="judge what others disagree on, as the third voice (blind, as ever)"
+    )
     parser.add_argument("--workspace", metavar="PATH", help="default: $WORKBENCH_WORKSPACE, else upward from here")
     parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
     parser.epilog = "Without a terminal: workbench pairs judge"
@@ -48,11 +51,12 @@ def form_from(args: argparse.Namespace) -> LabelForm:
 def run(args: argparse.Namespace) -> int:
     """Open the app at the label screen."""
     from workbench.app_opening import open_app
-    from workbench.labeling_subject import pair_set_of
+    from workbench.labeling_subject import ADJUDICATE, pair_set_of
     from workbench.workspace import check_name
 
     workspace = workspace_of(args)
     if args.annotator:
         check_name(args.annotator, "annotator")
     pair_set_of(workspace, args.name)
-    return open_app(workspace, station="label", subject=args.name, annotator=args.annotator, mouse=not args.no_mouse)
+    subject = ADJUDICATE + args.name if args.adjudicate else args.name
+    return open_app(workspace, station="label", subject=subject, annotator=args.annotator, mouse=not args.no_mouse)

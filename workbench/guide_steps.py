@@ -98,8 +98,8 @@ def look(workspace: Workspace, seen: Collection[str]) -> Progress:
 def _verdicts(workspace: Workspace, kind: PairKind, name: str) -> tuple[int, int]:
     """(verdicts of people, verdicts of the rule) that stand; a skip is a verdict of a person here."""
     said = read_judgments(workspace.folder(kind) / name / "judgments")
-    by_rule = sum(showing.annotator == RULE for showing in said.current)
-    return len(said.current) - by_rule, by_rule
+    by_rule = sum(one.annotator == RULE for one in said.first)
+    return len(said.first) - by_rule, by_rule
 
 
 def _holds(workspace: Workspace, name: str) -> bool:

@@ -9,21 +9,21 @@ while the disk is written.
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections import Counter, deque
+from collections import deque
 from contextlib import suppress
-from itertools import chain
 
 from workbench.canonical_rows import text_of
 from workbench.errors import UsageError, WorkbenchError
 from workbench.judgment_lines import Judgment
-from workbench.judgments import Journal, Order, Showing, Verdict, showing_of
+from workbench.judgments import Journal, Order, Showing, showing_of
 from workbench.label_form import Criterion
 from workbench.label_notes import NONE, Drafts, Notes, notes_of
+from workbench.labeling_course import Course, key_of, showing_by
 from workbench.labeling_history import Change, Deed, History, line_of
+from workbench.labeling_standing import Standing, column_of
 from workbench.labeling_state import Counts, JudgedElsewhere, Said, Saved, ScreenVerdict, ShownPair
-from workbench.labeling_subject import ARENA, open_subject, pair_set_of, prompt_text
+from workbench.labeling_subject import ADJUDICATE, ARENA, open_subject, pair_set_of, prompt_text
 from workbench.own_journals import OwnJournals
 from workbench.pair_sets import PairSet
 from workbench.steps import Progress, Steps
@@ -39,25 +39,28 @@ LONGEST_THOUGHT_S = 600.0
 class Sitting:
     """One annotator on one pair set; a context manager that gives the journal back."""
 
-    def __init__(self, pair_set: PairSet, annotator: str, progress: Progress | None = None) -> None:
+    def __init__(
+        self, pair_set: PairSet, annotator: str, progress: Progress | None = None, *, adjudicates: bool = False
+    ) -> None:
+        """With `adjudicates`, the pairs that others disagree on are shown, as the third voice hears them: blind."""
         self.pair_set = pair_set
         self.annotator = check_name(annotator, "annotator")
         self._pairs = {pair.id: pair for pair in Steps(pair_set.info.rows, progress).over(pair_set.pairs())}
         self._order = tuple(self._pairs)
+        self._course = Course(pair_set, annotator, self._order, adjudicates=adjudicates)
+        self._pairs |= self._course.calibration
         self._place = {pair: place for place, pair in enumerate(self._order)}
         self._questions = pair_set.form.questions
         self._lock = threading.Lock()
-        self._journals = OwnJournals(pair_set, annotator, self._pairs)
+        self._journals = OwnJournals(pair_set, annotator, self._pairs, self._course.belongs)
         self._drafts = Drafts(pair_set, annotator)
         self._history = History()
-        self._tally: Counter[ScreenVerdict] = Counter()
-        self._done: set[str] = set()
+        self._standing = Standing(self._journals, self._course, self._questions, pair_set.info.seed)
         self._again: deque[str] = deque()
         self._recent: deque[float] = deque(maxlen=PACE_OVER)
         self._notes = NONE
         self._present, self._question = "", 0
         self._next_place = 0
-        self._count()
         self._move_on()
 
     def __enter__(self) -> Sitting:
@@ -70,6 +73,7 @@ class Sitting:
         """Give the journal back; waits for a verdict that is being written."""
         with self._lock:
             self._journals.close()
+            self._course.close()
 
     def open_journal(self) -> None:
         """Open the journal ahead, so that the first verdict does not wait for it."""
@@ -81,7 +85,18 @@ class Sitting:
     @property
     def name(self) -> str:
         """The subject of this sitting: NAME, or arena/NAME."""
-        return (ARENA if self.pair_set.kind == "arena" else "") + self.pair_set.name
+        asked = ADJUDICATE if self._course.adjudicates else ""
+        return asked + (ARENA if self.pair_set.kind == "arena" else "") + self.pair_set.name
+
+    @property
+    def adjudicates(self) -> bool:
+        """Whether disagreements of others are shown."""
+        return self._course.adjudicates
+
+    @property
+    def notice(self) -> str:
+        """What one should be told: another program under the name, claims of this host only, a claim that failed."""
+        return self._course.trouble or self._course.notice
 
     @property
     def present(self) -> ShownPair | None:
@@ -91,7 +106,7 @@ class Sitting:
     @property
     def number(self) -> int:
         """The place of the present pair in the set, from 1; 0 where there is none."""
-        return self._place[self._present] + 1 if self._present else 0
+        return self._place.get(self._present, -1) + 1
 
     @property
     def question(self) -> Criterion:
@@ -100,9 +115,8 @@ class Sitting:
 
     def standing_at(self, number: int) -> dict[str, Judgment]:
         """What stands on the pair at a place of the set, from 1, by criterion."""
-        pair, standing = self._order[number - 1], self._journals.standing
-        held = {one.name: standing.get(self._showing(pair, one)) for one in self._questions}
-        return {name: one for name, one in held.items() if one is not None}
+        held = self._standing.held(self._order[number - 1])
+        return {asked.name: one for asked, one in held if one is not None}
 
     def prompt_at(self, number: int) -> str:
         """The prompt of the pair at a place of the set."""
@@ -120,7 +134,8 @@ class Sitting:
     @property
     def upcoming(self) -> ShownPair | None:
         """The pair that will most likely be next, for laying it out ahead."""
-        following = self._first_open(self._next_place, besides=self._present)
+        done = self._standing.done | {self._present}
+        following = self._course.extra(done, len(done)) or next(self._course.open_keys(done, self._next_place), "")
         if not following and self._again:
             following = next((one for one in self._again if one != self._present), "")
         return self._shown(following) if following else None
@@ -135,18 +150,16 @@ class Sitting:
         """How far it is, and how fast."""
         mean = sum(self._recent) / len(self._recent) if len(self._recent) >= LEAST_FOR_PACE else 0.0
         return Counts(
-            total=len(self._pairs),
-            done=len(self._done),
-            by_verdict={verdict: count for verdict, count in self._tally.items() if count},
-            skipped=sum(1 for pair in self._done if self._is_skip(pair)) if self._tally["skip"] else 0,
+            total=len(self._standing.done) + self._course.remaining(self._standing.done),
+            done=len(self._standing.done),
+            by_verdict={verdict: count for verdict, count in self._standing.tally.items() if count},
+            skipped=len(self._skipped()),
             per_hour=3600 / mean / len(self._questions) if mean > 0 else 0.0,
         )
 
     def on_screen(self, judgment: Judgment) -> Said:
         """A verdict of this annotator as it was seen."""
-        order = judgment.order or self.order_of(judgment.pair)
-        sides: dict[str, ScreenVerdict] = {order[0]: "left", order[1]: "right"}
-        return Said(sides.get(judgment.verdict, judgment.verdict), judgment.strength)  # type: ignore[arg-type]
+        return self._standing.on_screen(judgment)
 
     # What one says.
 
@@ -163,7 +176,7 @@ class Sitting:
             stood = showing in self._journals.standing
             self._look_at_others()
             if not stood and showing in self._journals.standing and not self._journals.is_unsure(showing):
-                said = self.on_screen(self._journals.standing[showing]).words
+                said = self._standing.on_screen(self._journals.standing[showing]).words
                 self._move_on()
                 raise JudgedElsewhere(
                     f"judged meanwhile under the name {self.annotator} in another program ({said}): that stands, and "
@@ -172,10 +185,10 @@ class Sitting:
             self._do(self._deed(pair, verdict, strength))
             self._drafts.drop(pair)
             self._recent.append(min(max(took_s, 0.0), LONGEST_THOUGHT_S))
-            if pair in self._again and (verdict == "skip" or not self._is_skip(pair)):
+            if pair in self._again and (verdict == "skip" or not self._standing.is_skip(pair)):
                 self._again.remove(pair)
             self._move_on(after=pair)
-            return Saved(len(self._done), Said(verdict, strength), took_s)
+            return Saved(len(self._standing.done), Said(verdict, strength), took_s)
 
     def undo(self) -> Said:
         """Take back what was done last, and show its pair; returns the verdict that was taken back.
@@ -191,7 +204,13 @@ class Sitting:
                 deed = (Change(last, None, self._journals.standing[last]),)
             else:
                 raise UsageError(f"no verdict of {self.annotator} stands on this set")
-            self._write(tuple(change.reversed for change in reversed(deed)))
+            if any(change.before is None for change in deed):
+                self._course.require(key_of(deed[0].showing))
+            try:
+                self._write(tuple(change.reversed for change in reversed(deed)))
+            except BaseException:
+                self._course.claim([self._present] if self._present else [])
+                raise
             if self._history.done:
                 self._history.done.pop()
             self._history.undone.append(deed)
@@ -201,11 +220,11 @@ class Sitting:
             assert taken is not None, "a deed says something"
             self._show(showing)
             if before is None:
-                self._next_place = self._place[showing.pair]
+                self._next_place = self._course.place.get(self._present, self._next_place)
                 self._notes = notes_of(taken)
                 with suppress(WorkbenchError, OSError):  # they stand in the journal, too
-                    self._drafts.keep(showing.pair, self._notes)
-            return self.on_screen(taken)
+                    self._drafts.keep(self._present, self._notes)
+            return self._standing.on_screen(taken)
 
     def redo(self) -> Said:
         """Do again what was undone last, and go on behind it; returns the verdict that stands again."""
@@ -214,13 +233,15 @@ class Sitting:
             if not self._history.undone:
                 raise UsageError("nothing was undone that could be done again")
             deed = self._history.undone[-1]
+            key, said = key_of(deed[0].showing), deed[0].after
+            if key != self._present and key not in self._standing.done:
+                self._course.require(key)
             self._write(deed)
             self._history.done.append(self._history.undone.pop())
-            showing, _, said = deed[0]
             assert said is not None, "a deed says something"
-            self._drafts.drop(showing.pair)
-            self._move_on(after=showing.pair)
-            return self.on_screen(said)
+            self._drafts.drop(key)
+            self._move_on(after=key)
+            return self._standing.on_screen(said)
 
     def add(self, notes: Notes, *, durable: bool = True) -> None:
         """Put notes on the present pair; they are kept on the disk as a draft, and go with the next verdict."""
@@ -244,9 +265,13 @@ class Sitting:
             raise UsageError(f"there is no pair {number:,}: this set has the pairs 1 to {len(self._order):,}")
         with self._lock:
             pair = self._order[number - 1]
-            self._show(self._showing(pair, self._open_question(pair) or self._questions[0]))
-            if pair not in self._done:
-                self._next_place = number - 1
+            if pair in self._standing.done:
+                self._course.leave()
+            elif pair != self._present:
+                self._course.require(pair)
+            self._show(self._showing(pair, self._standing.open_question(pair) or self._questions[0]))
+            if pair not in self._standing.done:
+                self._next_place = self._course.place.get(pair, self._next_place)
 
     def go_on(self) -> None:
         """Leave a pair that is looked at again, and show the next open one."""
@@ -256,22 +281,28 @@ class Sitting:
     def show_skipped_again(self) -> int:
         """Let the skipped pairs come once more; how many there are. A pair keeps its skip until it is judged."""
         with self._lock:
-            self._again = deque(pair for pair in self._order if self._is_skip(pair))
+            self._again = deque(self._skipped())
             self._move_on()
             return len(self._again)
 
     def order_of(self, pair: str, repeat: int = 0) -> Order:
-        """Which column stands left, drawn by a hash: the same whenever this pair is shown to this annotator."""
-        drawn = f"sides\x1f{self.pair_set.info.seed}\x1f{pair}\x1f{self.annotator}\x1f{repeat}"
-        return "ba" if hashlib.sha256(drawn.encode()).digest()[0] & 1 else "ab"
+        """Which column stands left in a showing."""
+        return self._standing.order_of(pair, repeat)
 
     # Inside.
 
-    def _showing(self, pair: str, asked: Criterion | None = None) -> Showing:
-        return Showing(pair, self.annotator, 0, (asked or self.question).name)
+    def _skipped(self) -> list[str]:
+        """Pairs of the set that were skipped, in its order."""
+        if not self._standing.tally["skip"]:
+            return []
+        return [pair for pair in self._order if pair in self._standing.done and self._standing.is_skip(pair)]
 
-    def _shown(self, identity: str) -> ShownPair:
-        pair, order = self._pairs[identity], self.order_of(identity)
+    def _showing(self, key: str, asked: Criterion | None = None) -> Showing:
+        return showing_by(key, self.annotator, (asked or self.question).name)
+
+    def _shown(self, key: str) -> ShownPair:
+        identity, _, repeat, _ = self._showing(key)
+        pair, order = self._pairs[identity], self._standing.order_of(identity, repeat)
         first, second = (pair.a, pair.b) if order == "ab" else (pair.b, pair.a)
         return ShownPair(identity, prompt_text(pair.prompt), text_of(first), text_of(second), order)
 
@@ -282,13 +313,17 @@ class Sitting:
 
     def _deed(self, pair: str, verdict: ScreenVerdict, strength: int) -> Deed:
         """What a verdict on the present question changes."""
-        order, standing, asked = self.order_of(pair), self._journals.standing, [self.question]
+        shown, standing, asked = self._showing(pair), self._journals.standing, [self.question]
+        order = self._standing.order_of(shown.pair, shown.repeat)
         if verdict == "skip":
             others = [one for one in self._questions if one != self.question]
             asked += [one for one in others if self._showing(pair, one) not in standing]
-        column, notes = _column(verdict, order), self._notes
-        made = Judgment(0, "", None, pair, self.annotator, 0, "", column, strength, order, "screen", "", notes.comment,
-                        notes.tags, notes.flagged, notes.better)  # fmt: skip
+        column, notes = column_of(verdict, order), self._notes
+        made = Judgment(
+            0, "", None, shown.pair, self.annotator, shown.repeat, "", column, strength, order, "screen", "",
+            notes.comment, notes.tags, notes.flagged, notes.better, self._course.purpose_of(pair),
+            self._course.picked.get(pair, ""),
+        )  # fmt: skip
         showings = [self._showing(pair, one) for one in asked]
         return tuple(Change(one, standing.get(one), made._replace(criterion=one.criterion)) for one in showings)
 
@@ -308,69 +343,45 @@ class Sitting:
                 self._journals.forget(change.showing)
             else:
                 self._journals.note(change.showing, lines[change.showing])
-            self._recount(change)
+            self._standing.recount(change)
         return deed
-
-    def _count(self) -> None:
-        """Count anew what stands."""
-        self._tally = Counter(self.on_screen(one).verdict for one in self._journals.standing.values())
-        self._done = {pair for pair in {showing.pair for showing in self._journals.standing} if self._is_done(pair)}
-        self._next_place = 0
-
-    def _recount(self, change: Change) -> None:
-        for judgment, by in ((change.before, -1), (change.after, 1)):
-            if judgment is not None:
-                self._tally[self.on_screen(judgment).verdict] += by
-        pair = change.showing.pair
-        (self._done.add if self._is_done(pair) else self._done.discard)(pair)
 
     def _look_at_others(self) -> None:
         if self._journals.look_at_others():
             self._history.clear()
-            self._count()
-
-    def _open_question(self, pair: str) -> Criterion | None:
-        standing = self._journals.standing
-        return next((one for one in self._questions if self._showing(pair, one) not in standing), None)
-
-    def _skipped_question(self, pair: str) -> Criterion | None:
-        held = ((one, self._journals.standing.get(self._showing(pair, one))) for one in self._questions)
-        return next((asked for asked, one in held if one is not None and one.verdict == "skip"), None)
-
-    def _is_done(self, pair: str) -> bool:
-        return self._open_question(pair) is None
-
-    def _is_skip(self, pair: str) -> bool:
-        return self._skipped_question(pair) is not None
-
-    def _first_open(self, start: int, besides: str = "") -> str:
-        """The first pair without a verdict from `start` on, and then from the front; empty where there is none."""
-        if len(self._done) >= len(self._order):
-            return ""
-        for place in chain(range(start, len(self._order)), range(start)):
-            pair = self._order[place]
-            if pair not in self._done and pair != besides:
-                return pair
-        return ""
+            self._standing.count()
+            self._next_place = 0
 
     def _show(self, showing: Showing) -> None:
-        self._present = showing.pair
+        self._present = key_of(showing)
         names = [one.name for one in self._questions]
         self._question = names.index(showing.criterion) if showing.criterion in names else 0
-        held = self._journals.standing.get(self._showing(showing.pair))
-        self._notes = self._drafts.read(showing.pair) or (notes_of(held) if held else NONE)
+        held = self._journals.standing.get(self._showing(self._present))
+        self._notes = self._drafts.read(self._present) or (notes_of(held) if held else NONE)
+
+    def _next(self) -> str:
+        """An extra showing that is due, else the first pair that may be shown, else what is left; it is claimed."""
+        if due := self._course.extra(self._standing.done, len(self._standing.done)):
+            self._course.claim([])
+            return due
+        if following := self._course.claim(self._course.open_keys(self._standing.done, self._next_place)):
+            self._next_place = self._course.place[following]
+            return following
+        if left := self._course.last_extra(self._standing.done):
+            return left
+        while self._again:
+            if self._standing.is_skip(self._again[0]) and (again := self._course.claim([self._again[0]])):
+                return again
+            self._again.popleft()
+        return ""
 
     def _move_on(self, after: str = "") -> None:
         """Show what is asked next: a question of the pair `after`, an open pair, or one that was skipped."""
-        following = after if after in self._again or (after and not self._is_done(after)) else ""
-        if not following and (following := self._first_open(self._next_place)):
-            self._next_place = self._place[following]
-        while not following and self._again:
-            following = self._again[0] if self._is_skip(self._again[0]) else ""
-            if not following:
-                self._again.popleft()
-        if following:
-            asked = self._open_question(following) or self._skipped_question(following)
+        following = after if after in self._again or (after and not self._standing.is_done(after)) else ""
+        if following and following != self._present:
+            following = self._course.claim([following])  # else it is claimed already: the next question of a pair
+        if following := following or self._next():
+            asked = self._standing.open_question(following) or self._standing.skipped_question(following)
             self._show(self._showing(following, asked))
         else:
             self._present, self._question, self._notes = "", 0, NONE
@@ -381,16 +392,8 @@ def open_sitting(workspace: Workspace, subject: str, who: str, progress: Progres
     subject = subject or open_subject(workspace, who)
     if not subject:
         return None
-    sitting = Sitting(pair_set_of(workspace, subject), who, progress)
+    pair_set, asked = pair_set_of(workspace, subject), subject.startswith(ADJUDICATE)
+    sitting = Sitting(pair_set, who, progress, adjudicates=asked)
     with suppress(WorkbenchError, OSError):  # told by the first verdict, which tries again
         sitting.open_journal()
     return sitting
-
-
-def _column(verdict: ScreenVerdict, order: Order) -> Verdict:
-    """The verdict as the journal keeps it: by column, whatever stood where."""
-    if verdict == "left":
-        return "a" if order == "ab" else "b"
-    if verdict == "right":
-        return "b" if order == "ab" else "a"
-    return verdict

@@ -53,5 +53,6 @@ def line_of(journal: Journal, change: Change) -> Judgment:
     showing = change.showing
     fresh = journal.prepare(showing.pair, "skip", origin="screen", repeat=showing.repeat, criterion=showing.criterion)
     if change.after is None:
-        return fresh._replace(verdict="undone")
+        purpose = change.before.purpose if change.before else fresh.purpose
+        return fresh._replace(verdict="undone", purpose=purpose)
     return change.after._replace(id=fresh.id, seq=0, supersedes=None, time=fresh.time, origin="screen")

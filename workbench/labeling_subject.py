@@ -12,6 +12,8 @@ from workbench.workspace import Workspace
 
 ARENA = "arena/"
 """What the subject of an arena begins with."""
+ADJUDICATE = "adjudicate:"
+"""What the subject begins with where disagreements of others are to be settled."""
 
 
 def subject_of(kind: PairKind, name: str) -> str:
@@ -20,7 +22,8 @@ def subject_of(kind: PairKind, name: str) -> str:
 
 
 def pair_set_of(workspace: Workspace, subject: str) -> PairSet:
-    """The pair set "NAME" or the arena "arena/NAME"."""
+    """The pair set "NAME" or the arena "arena/NAME"; of a subject to adjudicate, too."""
+    subject = subject.removeprefix(ADJUDICATE)
     return open_pairs(workspace, subject.removeprefix(ARENA), "arena" if subject.startswith(ARENA) else "pairs")
 
 
@@ -33,7 +36,7 @@ def open_subject(workspace: Workspace, annotator: str) -> str:
             subject = subject_of(kind, one.name)
             newest = newest or subject
             said = read_judgments(one.judgments_folder)
-            judged = sum(showing.annotator == annotator for showing in said.current)
+            judged = sum(judgment.annotator == annotator for judgment in said.first)
             if judged < one.info.rows * len(one.form.questions):
                 return subject
     return newest

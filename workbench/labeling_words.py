@@ -48,9 +48,7 @@ def far_words(counts: Counts) -> str:
 def end_page(sitting: Sitting) -> Page:
     """The counts, and what comes next."""
     counts = sitting.counts
-    page: Page = [
-        (f"All {counted(counts.total, 'pair')} of {sitting.name} are judged by {sitting.annotator}.", "title")
-    ]
+    page: Page = [(_end_title(sitting, counts), "title")]
     page.append(("", "plain"))
     page += [(f"{counts.by_verdict.get(v, 0):>7,}  {words}", "plain") for v, words in WORDS.items() if _told(counts, v)]
     page.append(("", "plain"))
@@ -58,9 +56,19 @@ def end_page(sitting: Sitting) -> Page:
         page.append((f"a  shows again what was skipped ({counted(counts.skipped, 'pair')})", "accent"))
     if sitting.pair_set.kind == "arena":
         # Whose answers they are stays hidden while a pair can still come again.
-        return page if counts.skipped else page + _arena(sitting)
+        return page if counts.skipped or counts.left else page + _arena(sitting)
     page.append(("f  freezes the verdicts into a preference set, to train on", "accent"))
     return [*page, ("u  takes the last verdict back", "faint")]
+
+
+def _end_title(sitting: Sitting, counts: Counts) -> str:
+    if sitting.notice and counts.left:
+        return f"{sitting.notice}. Leave, and come back."
+    if counts.left:
+        rest = "pair is" if counts.left == 1 else "pairs are"
+        return f"{counts.left:,} {rest} before other people now. What they leave open is yours: a looks again."
+    asked = "disagreements" if sitting.adjudicates else "pairs"
+    return f"All {counts.total:,} {asked} of {sitting.pair_set.name} are judged by {sitting.annotator}."
 
 
 def _told(counts: Counts, verdict: ScreenVerdict) -> bool:

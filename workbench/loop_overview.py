@@ -150,8 +150,7 @@ class LoopReader:
 def judged_so_far(pair_set: PairSet, said: Fold | None = None) -> Judged:
     """How far a pair set is judged, without opening its pairs."""
     said = said or read_judgments(pair_set.judgments_folder)
-    standing = [showing for showing, judgment in said.current.items() if judgment.verdict != "skip"]
-    by = Counter(showing.annotator for showing in standing)
+    by = Counter(one.annotator for one in said.first if one.verdict != "skip")
     models = pair_set.info.source.get("models") or []
     return Judged(
         name=pair_set.name,

@@ -40,8 +40,8 @@ class _Said:
 class OthersVerdicts:
     """Who has judged which pair, besides one annotator."""
 
-    def __init__(self, folder: Path, annotator: str) -> None:
-        self._folder, self._annotator = folder, annotator
+    def __init__(self, folder: Path, annotator: str, overlap: int = 0) -> None:
+        self._folder, self._annotator, self._overlap = folder, annotator, overlap
         self._forget()
 
     def judged_by(self, pair: str) -> Set[str]:
@@ -70,6 +70,8 @@ class OthersVerdicts:
         self._ids: set[str] = set()
         self._said: dict[tuple[str, str], _Said] = {}
         self._judged: dict[str, set[str]] = {}
+        self.full: set[str] = set()
+        """Pairs with the verdicts of `overlap` others or more; none where the overlap is 0."""
 
     def _read(self, path: Path, known: _Followed) -> None:
         with open(path, "rb") as file:
@@ -93,3 +95,5 @@ class OthersVerdicts:
             said.standing.add(line.id)
         judged = self._judged.setdefault(line.pair, set())
         (judged.add if said.standing else judged.discard)(line.annotator)
+        is_full = 0 < self._overlap <= len(judged)
+        (self.full.add if is_full else self.full.discard)(line.pair)

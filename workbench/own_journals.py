@@ -24,9 +24,11 @@ T = TypeVar("T")
 class OwnJournals:
     """The journals of one annotator on one pair set. The caller holds off other threads."""
 
-    def __init__(self, pair_set: PairSet, annotator: str, pairs: Container[str]) -> None:
-        """`pairs` are the ids that the set has; judgments of others are not looked at."""
-        self._pair_set, self.annotator, self._pairs = pair_set, annotator, pairs
+    def __init__(
+        self, pair_set: PairSet, annotator: str, pairs: Container[str], belongs: Callable[[Judgment], bool]
+    ) -> None:
+        """Judgments of other pairs than `pairs`, and those that do not belong to this sitting, are not looked at."""
+        self._pair_set, self.annotator, self._pairs, self._belongs = pair_set, annotator, pairs, belongs
         self.standing: dict[Showing, Judgment] = {}
         """What holds, by showing."""
         self.history: dict[Showing, None] = {}
@@ -111,12 +113,13 @@ class OwnJournals:
     def _read(self) -> None:
         journals = [read_journal(path) for path in self._mine()]
         said = fold(journals)
-        self.standing = {showing: one for showing, one in said.current.items() if showing.pair in self._pairs}
+        mine = (one for one in said.current.items() if one[0].pair in self._pairs and self._belongs(one[1]))
+        self.standing = dict(mine)
         # Newest last. The clock only tells which sitting was the later one; what holds is never asked of it.
         journals.sort(key=lambda journal: journal.lines[-1][1].time if journal.lines else "")
         lines = [showing_of(line) for journal in journals for _, line in journal.lines]
-        mine = [showing for showing in [*lines, *self.history] if showing in self.standing]
-        self.history = dict.fromkeys(reversed(dict.fromkeys(reversed(mine))))
+        stood = [showing for showing in [*lines, *self.history] if showing in self.standing]
+        self.history = dict.fromkeys(reversed(dict.fromkeys(reversed(stood))))
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -115,8 +115,8 @@ def pairs_from_models(
         "identical": dict(identical),
     }
     return create_pairs(
-        workspace, name, candidates, source, kind=kind, seed=answered.sampling.seed, note=note, form=form, sharing=sharing,
-        calibration=calibration,
+        workspace, name, candidates, source, kind=kind, seed=answered.sampling.seed, note=note, form=form,
+        sharing=sharing, calibration=calibration,
     )  # fmt: skip
 
 

@@ -83,13 +83,13 @@ def listed(workspace: Workspace, kind: PairKind, name: str, annotator: str) -> L
     except (WorkbenchError, OSError) as error:
         return ListedPairs(subject, "", problem=str(error))
     judged, skipped = said.judged_pairs, said.skipped_pairs
-    origins = Counter(one.origin for one in said.current.values())
+    origins = Counter(one.origin for one in said.first)
     info = pair_set.info
     return ListedPairs(
         subject=subject,
         created=info.created,
         pairs=info.rows,
-        mine=len({showing.pair for showing in said.current if showing.annotator == annotator}),
+        mine=len({one.pair for one in said.first if one.annotator == annotator}),
         judged=len(judged),
         open=max(0, info.rows - len(judged) - len(skipped)),
         sources=", ".join(f"{ORIGINS.get(origin, origin)} {count:,}" for origin, count in origins.most_common()),
@@ -104,9 +104,9 @@ def datasets_to_pair(workspace: Workspace) -> list[tuple[str, str, int]]:
 
 
 def _details(pair_set: PairSet, said: Fold, skipped: int) -> tuple[tuple[str, str], ...]:
-    verdicts = Counter(one.verdict for one in said.current.values())
-    annotators = Counter(showing.annotator for showing in said.current)
-    origins = Counter(one.origin for one in said.current.values())
+    verdicts = Counter(one.verdict for one in said.first)
+    annotators = Counter(one.annotator for one in said.first)
+    origins = Counter(one.origin for one in said.first)
     fields = {
         "made from": _made_from(pair_set),
         "verdicts": ", ".join(f"{count:,} {WORDS.get(v, v)}" for v, count in sorted(verdicts.items())),
