@@ -18,7 +18,7 @@ from workbench.command_arguments import (
 from workbench.command_label import add_form_options, form_from
 from workbench.errors import UsageError
 from workbench.pair_words import judge, pair_set_json, say_made, show_pairs, status_fields
-from workbench.terminal_output import Column, local_time, note, write_fields, write_json, write_table
+from workbench.terminal_output import Column, local_time, note, say, write_fields, write_json, write_table
 
 if TYPE_CHECKING:
     from workbench.pair_sets import PairSet
@@ -46,8 +46,10 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     add_verb(verbs, "ls", "list the pair sets", run_ls)
     show = add_verb(verbs, "show", "pairs as an annotator sees them", run_show)
     add_show_options(show)
-    status = add_verb(verbs, "status", "how far a pair set is judged", run_status)
+    status = add_verb(verbs, "status", "how far a pair set is judged, by whom and how alike", run_status)
     status.add_argument("name", metavar="N")
+    agreement = add_verb(verbs, "agreement", "how far annotators agree, with each other and themselves", run_agreement)
+    agreement.add_argument("name", metavar="N")
     judging = add_verb(verbs, "judge", "give a verdict, take one back, or let the sample rule judge", run_judge)
     add_judge_options(judging)
 
@@ -175,15 +177,36 @@ def run_show(args: argparse.Namespace) -> int:
 
 
 def run_status(args: argparse.Namespace) -> int:
-    """Count what is judged."""
+    """Count what is judged, and by whom."""
+    from workbench.annotator_report import report_of
+    from workbench.annotator_words import write_report
     from workbench.pair_sets import open_pairs
 
     pair_set = open_pairs(workspace_of(args), args.name)
-    status = pair_set.status()
+    status, people = pair_set.status(), report_of(pair_set)
     if args.json:
-        write_json({"schema": SCHEMA, **pair_set_json(pair_set, status)})
+        write_json({"schema": SCHEMA, **pair_set_json(pair_set, status), **people.as_json()})
     else:
         write_fields(status_fields(pair_set, status))
+        say()
+        write_report(people)
+    return 0
+
+
+def run_agreement(args: argparse.Namespace) -> int:
+    """Only how far people agree."""
+    from workbench.annotator_report import report_of
+    from workbench.annotator_words import write_agreement
+    from workbench.pair_sets import open_pairs
+
+    pair_set = open_pairs(workspace_of(args), args.name)
+    report = report_of(pair_set)
+    if args.json:
+        write_json({"schema": SCHEMA, "name": pair_set.name, **report.as_json()})
+    elif any(one.nominal.units for one in report.criteria):
+        write_agreement(report)
+    else:
+        note("No pair has the verdicts of two people yet, so there is nothing to compare.")
     return 0
 
 

@@ -122,10 +122,10 @@ def bootstrap_interval(
         means.append(math.fsum(total for total, _ in drawn) / math.fsum(count for _, count in drawn))
     means.sort()
     tail = (1 - confidence) / 2
-    return _quantile(means, tail), _quantile(means, 1 - tail)
+    return quantile(means, tail), quantile(means, 1 - tail)
 
 
-def _quantile(ordered: Sequence[float], share: float) -> float:
+def quantile(ordered: Sequence[float], share: float) -> float:
     """Linear interpolation between the two nearest of `ordered`."""
     place = share * (len(ordered) - 1)
     below = math.floor(place)

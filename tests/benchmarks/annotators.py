@@ -129,6 +129,7 @@ def _annotate(folder: Path, name: str, pairs: list[str], overlap: int, log: Path
             if draw.randrange(UNDO_ONE_IN):
                 mine.add(pair)
             else:
+                os.write(said, f"undoing {name} {pair}\n".encode())
                 journal.undo(Showing(pair, name), origin="screen")
                 os.write(said, f"undone {name} {pair}\n".encode())
     claims.close()
@@ -172,8 +173,15 @@ def _replay(log: Path, overlap: int, found: Found) -> None:
     sees: dict[str, str] = {}
     holds: dict[str, set[str]] = {}
     judged: dict[str, set[str]] = {}
+    undoing: dict[str, str] = {}
     for number, row in enumerate(log.read_text().splitlines(), start=1):
         what, who, pair = row.split()
+        before = undoing.pop(who, "")
+        if what == "undoing":
+            undoing[who] = pair
+            continue
+        if what == "gone" and before:
+            judged[before].discard(who)  # killed while taking it back: the line may or may not be there
         if before := sees.pop(who, ""):
             holds[before].discard(who)
         if what in ("sees", "undone"):  # a verdict that was taken back leaves its pair before one's eyes
