@@ -8,6 +8,8 @@
     ├── CheckpointError   a checkpoint that cannot be written or trusted
     ├── RunFolderError    a run folder that is torn, taken, unwritable or full
     ├── DeviceTaken       a GPU that another process has leased
+    ├── RewardError       a reward that cannot be called, or that gives something that is no score
+    │   └── NotApproved       a file of reward functions that nobody approved on this machine
     ├── NumericalError    losses or gradients that are no numbers
     ├── PeerLost          another of the processes that train together has ended; its reason counts, not this
     └── StopRequested     not a fault: the run was asked to stop
@@ -48,6 +50,17 @@ class RunFolderError(EngineError):
 
 class DeviceTaken(EngineError):
     """A GPU that another process has leased."""
+
+
+class RewardError(EngineError):
+    """A reward that cannot be called, or that gives something that is no score."""
+
+    row: int | None = None
+    """With which completion of those that it was given; None where that is not known."""
+
+
+class NotApproved(RewardError):
+    """A file of reward functions that nobody approved on this machine."""
 
 
 class NumericalError(EngineError):

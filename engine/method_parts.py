@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from engine.data.chat import ChatTokenizer
+from engine.data.example_store import StoredExamples
 from engine.data.examples import PromptExample
+from engine.data.frozen_rows import FrozenRows
 from engine.data.row_tags import read_tags
 from engine.example_parts import examples_of
 from engine.methods.grouped import GroupedPolicyOptimisation, GroupPlan
@@ -22,11 +24,12 @@ from engine.methods.preference import PreferenceOptimisation
 from engine.methods.reward import RewardModelling
 from engine.methods.sft import SupervisedFineTuning
 from engine.model.adapters import RoleModel
-from engine.model.heads import ScalarHead, load_reward_head
+from engine.model.heads import ScalarHead
 from engine.preference_parts import build_kto, pair_objective
 from engine.prepared_data import PreparedData
 from engine.reference_cache import reference_log_probs
 from engine.reporting import Reporter
+from engine.reward_parts import build_rewards
 from engine.run.config import AGAINST_REFERENCE, ON_ROLLOUTS, RunConfig
 from engine.run.folder import RunFolder
 
@@ -86,10 +89,14 @@ def _on_rollouts(
     device: torch.device,
     check: Callable[[], None],
 ) -> Method:
-    """PPO, GRPO or RLOO against the run's reward model."""
-    head, scale = load_reward_head(folder.in_workspace(config.model.reward_adapter))
-    head.requires_grad_(False).to(device)
-    judged = (roles, head, scale, *examples, order, tokenizer)
+    """PPO, GRPO or RLOO against the run's rewards."""
+    rows = {
+        side: FrozenRows(folder.path / getattr(config.data, side), some.rows())
+        for side, some in zip(("train", "eval"), examples, strict=True)
+        if isinstance(some, StoredExamples)
+    }
+    rewards = build_rewards(config, folder, reporter, tokenizer, rows, device, check)
+    judged = (roles, rewards, *examples, order, tokenizer)
     shared: dict[str, Any] = {
         "seed": config.train.seed,
         "tokens_per_micro_batch": config.train.tokens_per_micro_batch,

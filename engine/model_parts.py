@@ -35,7 +35,7 @@ def build_run_roles(config: RunConfig, folder: RunFolder, base_folder: Path, dev
     model = load_causal_lm(base_folder, dtype=torch.float32 if full else dtype, device=device, four_bit=four_bit)
     sharing = row_sharing(model)
     reward_adapter = None
-    if config.run.method in ON_ROLLOUTS:
+    if config.run.method in ON_ROLLOUTS and (config.model.reward_adapter or not config.rewards.functions):
         reward_adapter = _reward_adapter(config, folder, base_folder)
     start_adapter = folder.in_workspace(config.model.adapter) if config.model.adapter else None
     for adapter in (start_adapter, reward_adapter):

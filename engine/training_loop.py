@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from engine.checkpoints import prune, save_checkpoint
-from engine.errors import CheckpointError, NumericalError, StopRequested
+from engine.errors import CheckpointError, NumericalError, RewardError, StopRequested
 from engine.methods.method import Meter, Method, Reporting, seed_of
 from engine.optimizer import Optimizer
 from engine.probe import PROBE_SECONDS, Probe
@@ -119,6 +119,10 @@ class TrainingLoop:
                 self._one_step()
         except StopRequested:
             self._reporter.status(phase="stopping")
+            self._checkpoint(must=True)
+            raise
+        except RewardError:
+            # Scores are asked for before a step changes anything, so nothing that was learnt is lost.
             self._checkpoint(must=True)
             raise
         self._checkpoint(must=True)

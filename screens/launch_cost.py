@@ -12,7 +12,7 @@ from screens.text_view import Block
 from workbench.cost_lines import cost_lines
 from workbench.run_preview import dry_run_fields
 
-NOT_SHOWN = ("run", "method", "model", "reward model", "would write")
+NOT_SHOWN = ("run", "method", "model", "rewards", "would write")
 """They stand in the form, or are drawn anew when the run is made."""
 FAULTS_WHERE_NARROW = 2
 

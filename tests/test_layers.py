@@ -19,6 +19,7 @@ ENGINE_FACE = HEAVY | {"textual", "duckdb", "workbench", "screens", "sample_data
 FORBIDDEN = {
     "engine.run": ENGINE_FACE,
     "engine.data": ENGINE_FACE,
+    "engine.rewards": ENGINE_FACE,
     "workbench": HEAVY | {"textual", "screens"},
     "screens": HEAVY | {"workbench.cli"},
     "sample_data": {"workbench", "screens", "textual", "duckdb"},
@@ -53,7 +54,7 @@ def import_all(names: list[str], forbidden: set[str]) -> None:
     assert done.returncode == 0, done.stderr.strip()
 
 
-@pytest.mark.parametrize("package", ["engine.run", "engine.data", "workbench", "screens"])
+@pytest.mark.parametrize("package", ["engine.run", "engine.data", "engine.rewards", "workbench", "screens"])
 def test_no_module_of_a_headless_package_loads_what_it_must_not(package: str) -> None:
     names = modules_of(package)
     if not names:

@@ -108,11 +108,13 @@ class LabelledRow(TypedDict):
 
 
 class PromptRow(TypedDict):
-    """A prompt without an answer."""
+    """A prompt, whose answer, if its row has one, is for judges alone."""
 
     id: str
     prompt: Prompt
     tags: Tags
+    reference: NotRequired[str]
+    """The words of the row's own answer: the completion, the preferred one of two, or a desirable one."""
     tools: NotRequired[list[dict[str, Any]]]
 
 
@@ -342,7 +344,18 @@ def prompts_of(rows: Iterable[CanonicalRow]) -> Iterable[PromptRow]:
             found: PromptRow = {"id": row["id"], "prompt": prompt, "tags": row["tags"]}
             if tools := cast(Mapping[str, Any], row).get("tools"):
                 found["tools"] = tools
+            if reference := _reference_of(cast(Mapping[str, Any], row), prompt):
+                found["reference"] = reference
             yield found
+
+
+def _reference_of(row: Mapping[str, Any], prompt: Prompt) -> str:
+    """The words of a row's own answer; empty where it has none, or one that was judged undesirable."""
+    if row.get("label") is False:
+        return ""
+    if "messages" in row:
+        return text_of(row["messages"][len(prompt) :])
+    return text_of(row.get("completion") or row.get("chosen") or "")
 
 
 def to_json(value: Any) -> str:

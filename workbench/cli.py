@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prefs": ("workbench.command_prefs", "preference sets: freeze ls show export"),
     "train": ("workbench.command_train", "train a model: sft reward dpo simpo cpo orpo kto ppo grpo rloo"),
     "runs": ("workbench.command_runs", "runs: ls show watch logs stop resume clone export rm"),
+    "rewards": ("workbench.command_rewards", "Python reward functions: show approve revoke ls"),
     "generate": ("workbench.command_models", "let a model answer prompts; makes a dataset"),
     "eval": ("workbench.command_models", "held-out loss, or accuracy on preferences, of a model"),
     "arena": ("workbench.command_arena", "compare two models on the same prompts: make judge ls show report"),

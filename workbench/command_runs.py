@@ -102,6 +102,7 @@ def run_show(args: argparse.Namespace) -> int:
     """Describe one run."""
     from engine.run.reference_policy import reference_words
     from workbench.data_weights import as_written
+    from workbench.launch_rewards import as_written as rewards_as_written
     from workbench.launch_weights import adapter_words
     from workbench.reward_words import report_fields
     from workbench.run_list import summarise
@@ -124,7 +125,7 @@ def run_show(args: argparse.Namespace) -> int:
         "method": f"{config.run.method}, {adapter_words(config.adapter)}, on {summary.device or config.train.device}",
         "model": config.model.source,
         "reference": reference_words(config),
-        "reward model": config.model.reward_source,
+        "rewards": ", ".join(rewards_as_written(config)),
         "data": (
             f"{', '.join(as_written(config.data))}: {counted(config.data.train_rows, 'row')}, "
             f"{config.data.eval_rows:,} held out"

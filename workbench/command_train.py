@@ -14,6 +14,7 @@ from workbench.method_words import METHOD_WORDS
 from workbench.terminal_output import note, say, write_fields, write_json
 
 if TYPE_CHECKING:
+    from engine.rewards.function_files import FunctionFile
     from workbench.run_launch import LaunchRequest, Plan
     from workbench.run_list import Run
     from workbench.workspace import Workspace
@@ -28,6 +29,7 @@ examples:
   workbench train kto --model run:1124-sft-sample-k3f --data judged_answers
   workbench train ppo --model run:ID --reward-model run:ID2 --prompts questions --wait
   workbench train grpo --model run:ID --reward-model run:ID2 --prompts questions --set grpo.generations=4
+  workbench train grpo --model run:ID --reward lexicon.py:positive:0.3 --reward-model run:ID2 --prompts questions
 
 A bare name after --model is `sample`, else a run (ID, name or beginning of an ID),
 else a folder or .gguf file here. run:ID alone is the best checkpoint, or the last.
@@ -61,8 +63,13 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
         help="ppo, grpo, rloo: what to answer; as --data",
     )
     parser.add_argument(
-        "--reward-model", default="", metavar="M", help="ppo, grpo, rloo: a run of train reward over the same base"
-    )
+        "--reward-model", default="", metavar="M[:WEIGHT]",
+        help="ppo, grpo, rloo: a run of train reward over the same base",
+    )  # fmt: skip
+    parser.add_argument(
+        "--reward", action="append", default=[], metavar="FUNCTION[:WEIGHT]",
+        help="ppo, grpo, rloo: a Python function, FILE.py:NAME or MODULE:NAME; may be repeated; see workbench rewards",
+    )  # fmt: skip
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="", help="where to train")
     parser.add_argument("--gpus", metavar="INDEX,…", help=GPUS_HELP)
@@ -103,6 +110,7 @@ def run_train(args: argparse.Namespace) -> int:
         model=args.model,
         data=(*args.data, *args.prompts),
         reward_model=args.reward_model,
+        rewards=tuple(args.reward),
         recipe=args.recipe,
         settings=tuple(args.set),
         device=args.device,
@@ -115,15 +123,29 @@ def run_train(args: argparse.Namespace) -> int:
 
 def launch_request(workspace: Workspace, request: LaunchRequest, args: argparse.Namespace) -> int:
     """Start what was asked for in the way that was asked for, or show what it would be."""
+    from workbench.launch_rewards import Unapproved
     from workbench.run_launch import create_run, plan_run
 
-    plan = plan_run(workspace, request)
+    try:
+        plan = plan_run(workspace, request)
+    except Unapproved as unapproved:
+        _show_unapproved(unapproved.function)
+        raise
     for text in plan.notes:
         note(text)
     if args.dry_run or args.print_config:
         return _preview(plan, args)
     run = create_run(plan)
     return launch(run, args, gpus=request.gpus)
+
+
+def _show_unapproved(function: FunctionFile) -> None:
+    """What a person is to read before they approve it."""
+    from workbench.launch_rewards import lines_to_read
+
+    note(f"{function.name} in {function.path}, sha256 {function.sha256}:")
+    for line in lines_to_read(function):
+        note(line)
 
 
 def launch(run: Run, args: argparse.Namespace, *, gpus: Sequence[int]) -> int:

@@ -21,7 +21,7 @@ from workbench.launch_settings import default_of
 from workbench.run_examples import EVAL_SHARE
 from workbench.run_launch import LaunchRequest
 
-FORM = ("method", "model", "reward_model", "data", "name", "eval_share")
+FORM = ("method", "model", "reward_model", "rewards", "data", "name", "eval_share")
 """Fields that are no key of run.toml."""
 
 
@@ -32,6 +32,7 @@ class Draft:
     method: str = "sft"
     model: str = ""
     reward_model: str = ""
+    rewards: str = ""
     data: str = ""
     name: str = ""
     eval_share: str = ""
@@ -82,6 +83,7 @@ class Draft:
             model=self.model,
             data=split_written(self.data),
             reward_model=self.reward_model if self.method in ON_ROLLOUTS else "",
+            rewards=split_written(self.rewards) if self.method in ON_ROLLOUTS else (),
             settings=tuple(f"{key}={text}" for key, text in self.counting().items()),
             name=self.name,
             eval_share=float(self.eval_share) if self.eval_share else EVAL_SHARE,
@@ -100,6 +102,7 @@ def draft_of(request: LaunchRequest) -> Draft:
         method=request.method,
         model=request.model,
         reward_model=request.reward_model,
+        rewards=" ".join(request.rewards),
         data=" ".join(request.data),
         name=request.name,
         eval_share="" if request.eval_share == EVAL_SHARE else f"{request.eval_share:g}",

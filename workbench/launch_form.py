@@ -19,20 +19,13 @@ from workbench.data_weights import read_weighted, split_written
 from workbench.errors import UsageError, WorkbenchError
 from workbench.known_models import known_models
 from workbench.launch_draft import FORM, Draft, draft_of
-from workbench.launch_settings import LABELS, MATTERING, all_keys, default_of, explanation_of
+from workbench.launch_rewards import functions_problem
+from workbench.launch_settings import FORM_EXPLAINED, LABELS, MATTERING, all_keys, default_of, explanation_of
 from workbench.method_words import METHOD_WORDS
 from workbench.run_examples import SHAPES_FOR
 from workbench.run_list import Run, find_run
 from workbench.workspace import Workspace
 
-_EXPLAINED = {
-    "method": "what the run optimises",
-    "model": "what is tuned: sample, run:ID, ./folder, ./file.gguf or hf:ORG/NAME",
-    "reward_model": "what judges the rollouts: a run of train reward over the same base",
-    "data": "a dataset or preference set; several with their shares: A:0.7 B:0.3",
-    "name": "what to call the run; empty: after its model",
-    "eval_share": "share of a dataset's prompts that is held out; a preference set brings its own split",
-}
 _RUN_METHOD = re.compile(r"run:\d{4}-([a-z]+)-")
 _KEY_IN_ERROR = re.compile(r"\[(\w+)\] (\w+)")
 AFTER_SFT = ("dpo", "simpo", "cpo", "kto")
@@ -145,7 +138,7 @@ def default_model(around: Surroundings, method: str) -> str:
 def with_reward_model(workspace: Workspace, around: Surroundings, draft: Draft) -> Draft:
     """A draft on rollouts with the newest reward model, and the model over whose base that was trained."""
     ready = [model.value for model in around.reward_models if model.ready]
-    if draft.method not in ON_ROLLOUTS or draft.reward_model or not ready:
+    if draft.method not in ON_ROLLOUTS or draft.reward_model or draft.rewards or not ready:
         return draft
     newest = ready[0]
     try:
@@ -173,6 +166,7 @@ def fields_of(draft: Draft, around: Surroundings, *, every: bool = False) -> tup
     ]
     if draft.method in ON_ROLLOUTS:
         rows.append(_form_field(draft, "reward_model", "reward model", around.reward_models))
+        rows.append(_form_field(draft, "rewards", "functions", ()))
     rows.append(replace(_form_field(draft, "data", "data", around.data_for(draft.method)), several=True))
     rows.append(_form_field(draft, "name", "name", ()))
     mattering = MATTERING[draft.method] if every else deciding(draft, around)
@@ -207,7 +201,9 @@ def problem_of(draft: Draft, around: Surroundings, key: str) -> str:
     value = draft.value(key)
     if key == "data":
         return _data_problem(draft, around)
-    if key == "model" or (key == "reward_model" and draft.method in ON_ROLLOUTS):
+    if key == "rewards":
+        return functions_problem(split_written(value)) if draft.method in ON_ROLLOUTS else ""
+    if key == "model" or (key == "reward_model" and draft.method in ON_ROLLOUTS and not draft.rewards):
         return "" if value else "name a model"
     if key == "eval_share" and value:
         try:
@@ -239,6 +235,7 @@ def place_of(error: BaseException, draft: Draft) -> str:
     names = [one.rpartition(":")[0] or one for one in split_written(draft.data)]
     for key, signs in (
         ("reward_model", ("--reward-model", "the reward model", draft.reward_model)),
+        ("rewards", ("--reward ", "reward functions")),
         ("train.device", ("--device",)),
         ("data", ("--data", "dataset", "preference set", "cannot train on", "no example is left")),
         ("name", ("cannot name a run",)),
@@ -291,7 +288,7 @@ def _contradiction(draft: Draft) -> dict[str, str]:
 
 
 def _form_field(draft: Draft, key: str, label: str, options: Sequence[Option], *, free: bool = True) -> Field:
-    return Field(key, label, draft.value(key), "", _EXPLAINED[key], tuple(options), free)
+    return Field(key, label, draft.value(key), "", FORM_EXPLAINED[key], tuple(options), free)
 
 
 def _setting_field(draft: Draft, key: str, label: str) -> Field:

@@ -67,6 +67,18 @@ LABELS = {
 }
 
 
+FORM_EXPLAINED = {
+    "method": "what the run optimises",
+    "model": "what is tuned: sample, run:ID, ./folder, ./file.gguf or hf:ORG/NAME",
+    "reward_model": "what judges the rollouts: a run of train reward over the same base",
+    "rewards": "Python functions that judge them, too, with weights: lexicon.py:positive:0.3",
+    "data": "a dataset or preference set; several with their shares: A:0.7 B:0.3",
+    "name": "what to call the run; empty: after its model",
+    "eval_share": "share of a dataset's prompts that is held out; a preference set brings its own split",
+}
+"""What the fields of the form mean that are no settings."""
+
+
 def all_keys(method: str) -> tuple[str, ...]:
     """Every setting that a person may choose for a method, in the order of run.toml."""
     names = [f"{section}.{key.name}" for section in sections_of(method) for key in fields(SECTIONS[section])]

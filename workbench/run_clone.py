@@ -12,8 +12,10 @@ from typing import Any
 
 import tomli_w
 
+from engine.rewards.function_files import frozen_name
 from engine.run.config import METHOD_DEFAULTS, SECTIONS, RunConfig, sections_of
 from engine.run.config_chat import CHAT_FOUND
+from engine.run.config_rewards import WRITTEN_BY_LAUNCH
 from engine.run.idle_settings import idle_settings, value_in
 from workbench.data_weights import as_written
 from workbench.launch_device import usable_cores
@@ -27,6 +29,7 @@ FOUND = frozenset(
     | {f"data.{side}_{what}" for side in ("train", "eval") for what in ("sha256", "rows", "rows_each")}
     | {f"model.{key.name}" for key in fields(SECTIONS["model"])}
     | {f"chat.{name}" for name in CHAT_FOUND}
+    | {f"rewards.{name}" for name in WRITTEN_BY_LAUNCH}
 )
 """Keys of run.toml that a launch writes itself, or that have a flag of their own."""
 
@@ -44,7 +47,8 @@ def clone_request(run: Run) -> LaunchRequest:
         method=config.run.method,
         model=_model(run, config.model.source, config.model.path, config.model.adapter),
         data=as_written(config.data),
-        reward_model=_model(run, config.model.reward_source, config.model.reward_path, config.model.reward_adapter),
+        reward_model=_reward_model(run, config),
+        rewards=_functions(run, config),
         settings=tuple(f"{key}={as_typed(value)}" for key, value in choices.items()),
         device=config.train.device if config.train.device != "auto" else "",
         name=config.run.name,
@@ -77,6 +81,22 @@ def _model(run: Run, source: str, path: str, adapter: str) -> str:
     if not source or source == "sample" or source.startswith(("run:", "hf:")):
         return source
     return str(run.workspace.resolve(adapter or path))
+
+
+def _reward_model(run: Run, config: RunConfig) -> str:
+    model = _model(run, config.model.reward_source, config.model.reward_path, config.model.reward_adapter)
+    return f"{model}:{config.rewards.model_weight!r}" if model and config.rewards.model_weight != 1.0 else model
+
+
+def _functions(run: Run, config: RunConfig) -> tuple[str, ...]:
+    """The reward functions, from the run's own copies: the named files may say something else by now."""
+    rewards = config.rewards
+    copies = zip(
+        rewards.function_files, rewards.function_sha256, rewards.function_names, rewards.function_weights, strict=True
+    )
+    return tuple(
+        f"{run.folder.rewards / frozen_name(file, sha256)}:{name}:{weight!r}" for file, sha256, name, weight in copies
+    )
 
 
 def _eval_share(run: Run) -> float:

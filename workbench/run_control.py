@@ -24,6 +24,7 @@ def stop_run(run: Run) -> None:
 
 def prepare_resume(run: Run, gpus: Sequence[int] = ()) -> None:
     """Make sure that the run can go on here, and take back an old request to stop. Start it with `start_run` then."""
+    from engine.rewards.frozen import approved_functions
     from engine.run.control import clear
     from workbench.launch_device import choose_device
 
@@ -46,4 +47,6 @@ def prepare_resume(run: Run, gpus: Sequence[int] = ()) -> None:
             f"each GPU, and goes on with as many; --gpus names {len(gpus)}. Or: workbench runs clone {run.id} --gpus …"
         )
     choose_device(train.device, gpus, processes=train.processes)
+    if (rewards := run.config().rewards).functions:
+        approved_functions(rewards, run.folder.rewards)
     clear(run.folder, "stop")

@@ -137,7 +137,8 @@ def frozen_example(row: CanonicalRow, method: str) -> Example:
 def _fields_for(fields: Mapping[str, Any], method: str) -> Example:
     tags = fields.get("tags") or {}
     if method in ON_ROLLOUTS:
-        return {"id": fields["id"], "prompt": fields["prompt"], "tags": tags}
+        reference = {"reference": fields["reference"]} if "reference" in fields else {}
+        return {"id": fields["id"], "prompt": fields["prompt"], "tags": tags, **reference}
     if method in ON_PAIRS:
         wanted = ("id", "prompt", "chosen", "rejected", "weight", "margin", "group")
         return {**{key: fields[key] for key in wanted}, "tags": tags}

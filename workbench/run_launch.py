@@ -19,6 +19,7 @@ from typing import IO, Any
 import orjson
 
 from engine.errors import DataError
+from engine.rewards.frozen import freeze_functions
 from engine.run.blobs import share_file
 from engine.run.config import ON_ROLLOUTS, DataConfig
 from engine.run.config_layers import SET, Resolved, parse_set, resolve
@@ -26,9 +27,10 @@ from engine.run.config_toml import read_recipe, to_toml
 from engine.run.folder import RunFolder
 from engine.run.idle_settings import TYPED, WRITTEN, refuse_idle
 from workbench.data_weights import EXAMPLE, as_written, read_weighted
-from workbench.errors import NotFound, UsageError, WorkbenchError
+from workbench.errors import NotFound, UsageError
 from workbench.kept_checkpoints import checkpoints_of, keep, require_kept
 from workbench.launch_device import check_processes, choose_device, gpu_environment, usable_cores
+from workbench.launch_rewards import LaunchRewards, find_rewards, typed_rewards
 from workbench.launch_weights import check_weights, inherited_adapter
 from workbench.model_names import ResolvedModel, resolve_model
 from workbench.run_chat import NOT_YET, check_chat, freeze_chat
@@ -58,7 +60,9 @@ class LaunchRequest:
     data: tuple[str, ...] = ()
     """NAME or NAME:WEIGHT of each source."""
     reward_model: str = ""
-    """ppo, grpo, rloo: what judges the rollouts."""
+    """ppo, grpo, rloo: a reward model that judges the rollouts, MODEL or MODEL:WEIGHT."""
+    rewards: tuple[str, ...] = ()
+    """ppo, grpo, rloo: Python functions that do, FUNCTION or FUNCTION:WEIGHT each."""
     recipe: Path | None = None
     settings: tuple[str, ...] = ()
     """--set KEY=VALUE, in order; a later one wins."""
@@ -78,7 +82,7 @@ class Plan:
     run_id: str
     resolved: Resolved
     model: ResolvedModel
-    reward_model: ResolvedModel | None
+    rewards: LaunchRewards
     request: LaunchRequest
     data: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -136,17 +140,18 @@ def plan_run(workspace: Workspace, request: LaunchRequest, *, quiet: bool = Fals
         require_suits(source, request.method)
     device = choose_device(early.config.train.device, request.gpus, processes=early.config.train.processes)
     check_processes(device, early.config.train.processes)
-    model, reward_model = _models(workspace, request, early, quiet)
+    model = _model(workspace, request, early, quiet)
+    rewards = find_rewards(workspace, request, early, model, quiet=quiet)
     check_weights(early, device, model)
     check_chat(early.config.chat, model)
     shape, overruled = inherited_adapter(early, model)
     run_id = new_run_id(workspace, request.method, request.name or early.config.run.name or default_name(model.source))
-    found = _found(workspace, run_id, model, reward_model, device, early) | {"adapter": shape}
+    found = _found(workspace, run_id, model, rewards, device, early) | {"adapter": shape}
     layers.append((THIS_RUN, found))
     resolved = resolve(request.method, layers)
     remarks = filter(None, (note_on(source, request.method) for source in sources))
-    notes = (*_notes(model, reward_model), *overruled, *remarks, *_weight_notes(resolved.config.data))
-    return Plan(workspace, run_id, resolved, model, reward_model, request, data, notes)
+    notes = (*_notes(model, rewards.model), *overruled, *remarks, *_weight_notes(resolved.config.data))
+    return Plan(workspace, run_id, resolved, model, rewards, request, data, notes)
 
 
 def create_run(plan: Plan, *, progress: Progress | None = None) -> Run:
@@ -156,7 +161,7 @@ def create_run(plan: Plan, *, progress: Progress | None = None) -> Run:
     """
     from engine.run.events import append_event
 
-    over = checkpoints_of(plan.workspace, (plan.model, plan.reward_model))
+    over = checkpoints_of(plan.workspace, (plan.model, plan.rewards.model))
     keep(over)
     with plan.workspace.new_folder("runs", plan.run_id) as hidden:
         folder = RunFolder(hidden)
@@ -165,6 +170,7 @@ def create_run(plan: Plan, *, progress: Progress | None = None) -> Run:
         plan.workspace.blobs.mkdir(mode=0o700, exist_ok=True)
         for split, file in frozen.items():
             share_file(folder.data / f"{split}.jsonl", file.digest.hexdigest(), plan.workspace.blobs)
+        freeze_functions(plan.rewards.functions, folder.rewards)
         chat = freeze_chat(plan.resolved.config.chat, plan.model, folder)
         require_kept(over)
         folder.lay_out(to_toml(replace(_with_data(plan.resolved, frozen).config, chat=chat)))
@@ -207,33 +213,14 @@ def default_name(source: str) -> str:
     return re.sub(r"[^a-z0-9._]+", "-", last).strip("-._")[:NAME_CHARACTERS].rstrip("-._") or "model"
 
 
-def _models(
-    workspace: Workspace, request: LaunchRequest, early: Resolved, quiet: bool
-) -> tuple[ResolvedModel, ResolvedModel | None]:
+def _model(workspace: Workspace, request: LaunchRequest, early: Resolved, quiet: bool) -> ResolvedModel:
     written = request.model or early.config.model.source
     if not written:
         raise UsageError(f"train {request.method}: name the model with --model M")
     model = resolve_model(workspace, written, quiet=quiet)
     if model.is_reward_model and request.method != "reward":
         raise UsageError(f"--model {written} is a reward model; {request.method} tunes a language model")
-    if request.method not in ON_ROLLOUTS:
-        if request.reward_model:
-            raise UsageError(f"--reward-model goes with train {', '.join(ON_ROLLOUTS)}, not with {request.method}")
-        return model, None
-    wanted = request.reward_model or early.config.model.reward_source
-    if not wanted:
-        raise UsageError(
-            f"train {request.method}: name the reward model with --reward-model M (a run of workbench train reward)"
-        )
-    reward = resolve_model(workspace, wanted, quiet=quiet)
-    if not reward.is_reward_model:
-        raise UsageError(f"--reward-model {wanted} has no reward head; name a run of: workbench train reward")
-    if reward.adapter is None or reward.path.resolve() != model.path.resolve():
-        raise WorkbenchError(
-            f"the reward model {reward.source} does not lie as an adapter over {model.path}: policy and reward model "
-            f"share one base. Train it with: workbench train reward --model {written} --set adapter.kind=lora"
-        )
-    return model, reward
+    return model
 
 
 def _typed(request: LaunchRequest) -> list[tuple[str, dict[str, Any]]]:
@@ -243,6 +230,7 @@ def _typed(request: LaunchRequest) -> list[tuple[str, dict[str, Any]]]:
         data = read_weighted(request.data)
         weights = {"weights": list(data.weights)} if data.weights else {}
         layers.append(("--data", {"data": {"names": list(data.names), **weights}}))
+    layers += typed_rewards(request)
     if request.name:
         layers.append(("--name", {"run": {"name": request.name}}))
     return layers
@@ -277,15 +265,13 @@ def _found(
     workspace: Workspace,
     run_id: str,
     model: ResolvedModel,
-    reward: ResolvedModel | None,
+    rewards: LaunchRewards,
     device: str,
     early: Resolved,
 ) -> dict[str, Any]:
     """The last layer: what this launch resolved. It wins over everything, so that any run.toml is a valid recipe."""
-    written = model.written_in(workspace)
-    empty = {"source": "", "path": "", "adapter": "", "sha256": ""}
-    for key, value in (reward.written_in(workspace) if reward else empty).items():
-        written[f"reward_{key}"] = value
+    of_rewards = rewards.found(workspace, early.config)
+    written = {**model.written_in(workspace), **of_rewards.pop("model")}
     train: dict[str, Any] = {} if early.config.train.device == device else {"device": device}
     if early.config.train.threads == 0 and device == "cpu":
         train["threads"] = usable_cores()  # written out: a resume is bit-equal only with the same number
@@ -304,6 +290,7 @@ def _found(
         },
         "chat": dict(NOT_YET),
         "train": train,
+        **of_rewards,
     }
 
 

@@ -19,6 +19,7 @@ from engine.run.config import SCHEMA, sections_of
 from engine.run.config_layers import Resolved
 from engine.run.durable_files import free_megabytes
 from workbench.data_weights import as_written
+from workbench.launch_rewards import as_written as rewards_as_written
 from workbench.run_cost import activation_words, cost_of, memory_words
 from workbench.run_examples import Example, Split
 from workbench.run_launch import Plan, examples_of, require_each
@@ -88,8 +89,10 @@ def dry_run(plan: Plan, go_on: Callable[[], None] = lambda: None) -> dict[str, A
         lengths = replace(lengths, mean=each)
     if cost := cost_of(plan, lengths, steps // every + 1):
         facts |= {**cost.facts(), "seconds_estimate": cost.seconds_a_step * steps}
-    if plan.reward_model is not None:
-        facts["reward_model"] = plan.reward_model.source
+    if plan.rewards.model is not None:
+        facts["reward_model"] = plan.rewards.model.source
+    if rewards := rewards_as_written(config):
+        facts["rewards"] = list(rewards)
     return facts
 
 
@@ -110,7 +113,7 @@ def dry_run_fields(facts: Mapping[str, Any]) -> dict[str, str]:
         "run": f"{facts['run']} (an example: the end is drawn at the start)",
         "method": f"{facts['method']} on {device_words(facts)}",
         "model": facts["model"],
-        "reward model": facts.get("reward_model", ""),
+        "rewards": ", ".join(facts.get("rewards", ())),
         "data": f"{', '.join(facts['data'])}: {facts['train_rows']:,} rows, {facts['eval_rows']:,} held out",
         **source_fields(facts.get("sources", ())),
         "tokens": f"about {facts['tokens_estimate']:,} ({facts['tokens_a_row_estimate']:,} a row)",

@@ -2,7 +2,7 @@
 
 Log-probs come from the training forward over the very micro-batches that are trained on, so the first ratio is exactly
 1. What a group shares, its prompt, goes through the model once for all its completions in a micro-batch. Completion i
-of a step answers prompt i // G. Shapes: N completion tokens of a micro-batch, D completions.
+of a step answers prompt i // G. Shapes: N completion tokens of a micro-batch, D completions, K rewards.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from itertools import compress
 import torch
 
 from engine.data.examples import PromptExample
-from engine.data.host_copies import on_device
-from engine.data.packing import Document, PackedBatch, fill_by_token_budget, pack
+from engine.data.host_copies import on_device, queued
+from engine.data.packing import Document, fill_by_token_budget, pack
+from engine.methods.rewards import Rewards
 from engine.methods.rollout import MeasuredBatch
-from engine.model.adapters import REFERENCE, REWARD, RoleModel
-from engine.model.heads import ScalarHead
+from engine.model.adapters import REFERENCE, RoleModel
 from engine.model.sampler import Completion
 
 
@@ -53,9 +53,10 @@ class GroupBatch(MeasuredBatch):
 
 def measure_groups(
     roles: RoleModel,
-    reward_head: ScalarHead,
+    rewards: Rewards,
     prompts: Sequence[PromptExample],
     completions: Sequence[Completion],
+    told_DK: torch.Tensor,
     *,
     mini_batches: int,
     temperature: float,
@@ -63,10 +64,11 @@ def measure_groups(
     device: torch.device,
     check: Callable[[], None],
 ) -> list[GroupBatch]:
-    """Every completion under policy, reference and reward model, without gradient.
+    """Every completion under policy, reference and reward models, without gradient.
 
     `completions` holds the groups of `prompts` one after the other, of equal size. Group g belongs to mini-batch g mod
-    `mini_batches`; each mini-batch is packed on its own. `check` may raise StopRequested.
+    `mini_batches`; each mini-batch is packed on its own. `told_DK` is what judges of texts have said of completions.
+    `check` may raise StopRequested.
     """
     measured = []
     for mini_batch, indices in _micro_batches(prompts, completions, mini_batches, budget):
@@ -75,12 +77,12 @@ def measure_groups(
         with torch.no_grad():
             policy, _ = roles.scores(batch, roles.trained, temperature=temperature, entropy=True)
             reference, _ = roles.scores(batch, REFERENCE, temperature=temperature)
-            raw_D = _judged(roles, reward_head, batch)
+            raw_DK, _ = rewards.of_batch(roles, batch, told_DK[indices])
         assert policy.entropy_N is not None
         measured.append(
             GroupBatch(
                 mini_batch, indices, batch, policy.log_probs_N, reference.log_probs_N, policy.entropy_N,
-                tuple(completions[i].stopped for i in indices), raw_D,
+                tuple(completions[i].stopped for i in indices), raw_DK,
             )
         )  # fmt: skip
     return measured
@@ -88,24 +90,25 @@ def measure_groups(
 
 def judge_completions(
     roles: RoleModel,
-    reward_head: ScalarHead,
+    rewards: Rewards,
     prompts: Sequence[PromptExample],
     completions: Sequence[Completion],
+    told_DK: torch.Tensor,
     *,
     budget: int,
     device: torch.device,
     check: Callable[[], None],
 ) -> torch.Tensor:
-    """What the reward model alone says of each completion, in their order, (D,); `completions` as in
-    `measure_groups`.
-    """
-    raw_D = torch.zeros(len(completions), device=device)
+    """What the rewards alone say of each completion, in their order, (D, K); arguments as in `measure_groups`."""
+    raw_DK = queued(told_DK.clone(), device)
+    if not rewards.has_base_judge:
+        return raw_DK
     for _, indices in _micro_batches(prompts, completions, 1, budget):
         check()
         batch = pack(documents_of(prompts, completions, indices), device)
-        with torch.no_grad():
-            raw_D.index_copy_(0, on_device(indices, device, torch.int64), _judged(roles, reward_head, batch))
-    return raw_D
+        judged_DK, _ = rewards.of_batch(roles, batch, told_DK[indices])
+        raw_DK.index_copy_(0, on_device(indices, device, torch.int64), judged_DK)
+    return raw_DK
 
 
 def documents_of(
@@ -120,11 +123,6 @@ def documents_of(
         documents.append(Document.completion(prompt, completions[i].ids, shared=shared))
         before = i // generations
     return documents
-
-
-def _judged(roles: RoleModel, reward_head: ScalarHead, batch: PackedBatch) -> torch.Tensor:
-    judged_TH = roles.hidden(batch, REWARD).float()
-    return reward_head(judged_TH.index_select(0, batch.last_rows_D))
 
 
 def _micro_batches(

@@ -1,11 +1,11 @@
-"""GRPO and RLOO on one base: several completions of each prompt, scored by the reward model, compared with one another.
+"""GRPO and RLOO on one base: several completions of each prompt, scored and compared with one another.
 
 How they depart from, or fix, what the papers leave open:
 1. There is no value function: a completion's advantage comes from its group, or, for REINFORCE++, from the batch.
 2. Old log-probs come from the training forward over the same micro-batches, so the first ratio is exactly 1.
 3. Every mini-batch is an optimizer step with its own exact denominator; a group is never divided between two.
-4. Scores are made by the rules of PPO: less the reward model's mean and over its deviation on held-out answers, and a
-   completion cut off by the length limit loses `missing_eos_penalty`.
+4. Scores are made by the rules of PPO: a reward model's less its mean and over its deviation on held-out answers, added
+   up with their weights, and a completion cut off by the length limit loses `missing_eos_penalty`.
 5. Policy, old and reference log-probs are all at the sampling temperature.
 """
 
@@ -23,10 +23,10 @@ from engine.data.examples import PromptExample
 from engine.data.host_copies import on_device
 from engine.methods.group_rollout import GroupBatch, judge_completions, measure_groups
 from engine.methods.method import ExampleOrder, HeldOutSources, Metric, Terms, Update, mean_and_error, seed_of
+from engine.methods.rewards import Rewards
 from engine.methods.rollout import mini_batch_order, rollout_seeds, sample_policy, sample_rows
 from engine.methods.score_rules import ScoreRules
 from engine.model.adapters import RoleModel
-from engine.model.heads import ScalarHead, ScoreScale
 from engine.model.sampler import Completion
 from engine.objectives.group_advantages import (
     batch_normalised_returns,
@@ -91,8 +91,7 @@ class GroupedPolicyOptimisation:
     def __init__(
         self,
         roles: RoleModel,
-        reward_head: ScalarHead,
-        reward_scale: ScoreScale,
+        rewards: Rewards,
         train: Sequence[PromptExample],
         held_out: Sequence[PromptExample],
         order: ExampleOrder,
@@ -111,8 +110,8 @@ class GroupedPolicyOptimisation:
         some of each step's completions.
         """
         self._roles = roles
-        self._reward_head = reward_head
-        self._rules = ScoreRules(settings, reward_scale).to(device)
+        self._rewards = rewards
+        self._rules = ScoreRules(settings, rewards.terms).to(device)
         self._train = train
         self._held_out = held_out
         self._order = order
@@ -136,22 +135,25 @@ class GroupedPolicyOptimisation:
 
     def updates(self, step: int) -> Iterator[Update]:
         generations = self._settings.generations
-        prompts = [self._train[i] for i in self._order.indices(step)]
+        indices = self._order.indices(step)
+        prompts = [self._train[i] for i in indices]
         asked = [prompt for prompt in prompts for _ in range(generations)]
         completions = self._sampled(asked, rollout_seeds(self._seed, step, len(asked)))
+        self._check()
+        told_DK = self._rewards.of_texts("train", [i for i in indices for _ in range(generations)], completions)
         batches = measure_groups(
-            self._roles, self._reward_head, prompts, completions,
+            self._roles, self._rewards, prompts, completions, told_DK,
             mini_batches=self._settings.minibatches, temperature=self._settings.temperature, budget=self._budget,
             device=self._device, check=self._check,
         )  # fmt: skip
         # No stop is looked for from here on: what the run learns of scores belongs to a whole step.
-        self._rules.observe(torch.cat([b.raw_D for b in batches]))
+        self._rules.observe(torch.cat([b.raw_DK for b in batches]))
         for b in batches:
-            b.score_D = self._rules.scores(b.raw_D, b.stopped)
+            b.score_D = self._rules.scores(b.raw_DK, b.stopped)
         flat_P = self._compare(batches, completions)
         self._step_metrics = {**self._rollout_metrics(batches), **_lengths_of(completions), **_flatness(flat_P)}
         shown = [g * generations + i for g in range(4) for i in range(min(2, generations))]
-        self._on_samples(step, sample_rows(asked, completions, batches, self._tokenizer, shown=shown))
+        self._on_samples(step, sample_rows(asked, completions, batches, self._tokenizer, self._rewards, shown=shown))
         first = True
         for epoch in range(self._settings.epochs):
             for k in mini_batch_order(batches, self._seed, step, epoch):
@@ -261,6 +263,7 @@ class GroupedPolicyOptimisation:
             "reward_std": (score_D.std() if n > 1 else 0.0, 1.0),
             "objective/kl": (kl_N.sum(), n),
             "entropy": (entropy_N.sum(), float(len(entropy_N))),
+            **self._rewards.metrics(torch.cat([b.raw_DK for b in batches])),
         }
         penalties = [self._penalty(b) for b in batches]
         if self._plan.reward_kl:
@@ -277,11 +280,12 @@ class GroupedPolicyOptimisation:
         check()
         seeds = [seed_of(self._seed, "held-out", i) for i in range(len(self._held_out))]
         completions = self._sampled(self._held_out, seeds)
-        raw_D = judge_completions(
-            self._roles, self._reward_head, self._held_out, completions, budget=self._budget, device=self._device,
-            check=check,
+        raw_DK = judge_completions(
+            self._roles, self._rewards, self._held_out, completions,
+            self._rewards.of_texts("eval", range(len(completions)), completions), budget=self._budget,
+            device=self._device, check=check,
         )  # fmt: skip
-        scores = self._rules.scores(raw_D, [c.stopped for c in completions], training=False).tolist()
+        scores = self._rules.scores(raw_DK, [c.stopped for c in completions], training=False).tolist()
 
         def figures(places: Sequence[int]) -> dict[str, float]:
             score, error = mean_and_error([scores[i] for i in places])
@@ -289,6 +293,7 @@ class GroupedPolicyOptimisation:
 
         return {
             **figures(range(len(scores))),
+            **self._rewards.held_out_metrics(raw_DK),
             "eval_completions/mean_length": sum(len(c.ids) for c in completions) / len(completions),
             **self._sources.figures(figures),
         }

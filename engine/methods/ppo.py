@@ -6,7 +6,8 @@ How it departs from, or fixes, what the papers leave open:
 3. Advantages are whitened over the whole rollout batch; returns use the unwhitened ones.
 4. Every mini-batch is an optimizer step with its own exact counts: tokens for the policy, states for the value.
 5. Old log-probs come from the training forward, so the first ratio is exactly 1.
-6. Scores are the reward model's, less its mean and over its standard deviation on held-out answers.
+6. A reward model's scores are less its mean and over its standard deviation on held-out answers; several rewards are
+   added up with their weights.
 7. The value function is an adapter and head of its own that begin as the reward model; in the first `value_warmup`
    steps it learns alone, because a policy that follows a value that knows nothing follows noise.
 """
@@ -24,11 +25,11 @@ from engine.data.examples import PromptExample
 from engine.methods.kl_coefficient import KlCoefficient
 from engine.methods.method import ExampleOrder, HeldOutSources, Metric, Terms, Update, mean_and_error, seed_of
 from engine.methods.ppo_figures import rollout_metrics
+from engine.methods.rewards import Rewards
 from engine.methods.rollout import RolloutBatch, measure, mini_batch_order, rollout_seeds, sample_policy, sample_rows
 from engine.methods.score_rules import ScoreRules
 from engine.methods.value_function import ValueFunction
 from engine.model.adapters import RoleModel
-from engine.model.heads import ScalarHead, ScoreScale
 from engine.model.sampler import Completion
 from engine.objectives.advantages import generalized_advantages, shaped_rewards, whitened
 from engine.objectives.kl import ESTIMATORS
@@ -46,8 +47,7 @@ class ProximalPolicyOptimisation:
     def __init__(
         self,
         roles: RoleModel,
-        reward_head: ScalarHead,
-        reward_scale: ScoreScale,
+        rewards: Rewards,
         train: Sequence[PromptExample],
         held_out: Sequence[PromptExample],
         order: ExampleOrder,
@@ -63,7 +63,7 @@ class ProximalPolicyOptimisation:
     ) -> None:
         """`check` may raise StopRequested while rollouts are made; `on_samples` is given each step's first rollouts."""
         self._roles = roles
-        self._reward_head = reward_head
+        self._rewards = rewards
         self._train = train
         self._held_out = held_out
         self._order = order
@@ -75,8 +75,8 @@ class ProximalPolicyOptimisation:
         self._check = check
         self._on_samples = on_samples
         self._sources = sources or HeldOutSources()
-        self.value = ValueFunction(roles, reward_head, reward_scale).to(device)
-        self._rules = ScoreRules(settings, reward_scale).to(device)
+        self.value = ValueFunction(roles, rewards).to(device)
+        self._rules = ScoreRules(settings, rewards.terms).to(device)
         adaptive = settings.kl_control == "adaptive"
         self._kl_coefficient = KlCoefficient(
             settings.kl_coef, target=settings.kl_target if adaptive else 0.0, horizon=settings.kl_horizon
@@ -93,15 +93,16 @@ class ProximalPolicyOptimisation:
 
     def updates(self, step: int) -> Iterator[Update]:
         settings = self._settings
-        prompts = [self._train[i] for i in self._order.indices(step)]
-        completions, batches = self._roll_out(prompts, rollout_seeds(self._seed, step, len(prompts)))
+        indices = self._order.indices(step)
+        prompts = [self._train[i] for i in indices]
+        completions, batches = self._roll_out("train", indices, prompts, rollout_seeds(self._seed, step, len(prompts)))
         # No stop is looked for from here on: what the run learns of scores and KL belongs to a whole step.
-        self._rules.observe(torch.cat([b.raw_D for b in batches]))
+        self._rules.observe(torch.cat([b.raw_DK for b in batches]))
         self._score(batches, training=True)
         warming_up = step < settings.value_warmup
         self._estimate_advantages(batches)
-        self._step_metrics = rollout_metrics(batches, completions, settings, self._kl_coefficient.value)
-        self._on_samples(step, sample_rows(prompts, completions, batches, self._tokenizer))
+        self._step_metrics = rollout_metrics(batches, completions, settings, self._rewards, self._kl_coefficient.value)
+        self._on_samples(step, sample_rows(prompts, completions, batches, self._tokenizer, self._rewards))
         if not warming_up:
             kl_D = torch.cat([b.batch.sum_by_document(b.log_probs_N - b.reference_N) for b in batches])
             self._kl_coefficient.steer(kl_D.mean(), len(prompts))
@@ -128,7 +129,7 @@ class ProximalPolicyOptimisation:
         return Update(counts, passes, sum(b.batch.tokens for b in chosen))
 
     def _roll_out(
-        self, prompts: Sequence[PromptExample], seeds: Sequence[int]
+        self, side: str, places: Sequence[int], prompts: Sequence[PromptExample], seeds: Sequence[int]
     ) -> tuple[list[Completion], list[RolloutBatch]]:
         settings = self._settings
         self._check()
@@ -141,12 +142,14 @@ class ProximalPolicyOptimisation:
             pad_id=self._tokenizer.pad_id,
             seeds=seeds,
         )
+        self._check()
         batches = measure(
             self._roles,
             self.value,
-            self._reward_head,
+            self._rewards,
             prompts,
             completions,
+            self._rewards.of_texts(side, places, completions),
             mini_batches=settings.minibatches,
             temperature=settings.temperature,
             post_eos=settings.score_at == "post_eos",
@@ -158,7 +161,7 @@ class ProximalPolicyOptimisation:
 
     def _score(self, batches: Sequence[RolloutBatch], *, training: bool) -> None:
         for b in batches:
-            b.score_D = self._rules.scores(b.raw_D, b.stopped, training=training)
+            b.score_D = self._rules.scores(b.raw_DK, b.stopped, training=training)
 
     def _estimate_advantages(self, batches: Sequence[RolloutBatch]) -> None:
         """Fill in advantages and returns: a KL in the reward at each token, the score at each last state."""
@@ -223,7 +226,8 @@ class ProximalPolicyOptimisation:
             return {}
         check()
         seeds = [seed_of(self._seed, "held-out", i) for i in range(len(self._held_out))]
-        completions, batches = self._roll_out(self._held_out, seeds)
+        places = range(len(self._held_out))
+        completions, batches = self._roll_out("eval", places, self._held_out, seeds)
         self._score(batches, training=False)
         score_of = {i: score for b in batches for i, score in zip(b.indices, b.score_D.tolist(), strict=True)}
 
@@ -233,6 +237,7 @@ class ProximalPolicyOptimisation:
 
         return {
             **figures(range(len(self._held_out))),
+            **self._rewards.held_out_metrics(torch.cat([b.raw_DK for b in batches])),
             "eval_objective/response_length": sum(len(c.ids) for c in completions) / len(completions),
             **self._sources.figures(figures),
         }

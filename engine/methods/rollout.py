@@ -2,8 +2,8 @@
 
 Log-probs of policy and reference, values and rewards come from the training forward over fixed packed micro-batches,
 never from the sampler's cache: the first mini-batch of an update packs the same documents in the same way, so its
-ratio is exactly 1. Shapes: N completion tokens of a micro-batch, D completions, S states that
-have a value, H hidden.
+ratio is exactly 1. Shapes: N completion tokens of a micro-batch, D completions, K rewards, S states
+that have a value, H hidden.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch
 from engine.data.examples import PromptExample
 from engine.data.packing import Document, PackedBatch, fill_by_token_budget, pack
 from engine.methods.method import seed_of
+from engine.methods.rewards import Rewards
 from engine.methods.value_function import ValueFunction, ValueStates, value_states
-from engine.model.adapters import POLICY, REFERENCE, REWARD, RoleModel
-from engine.model.heads import ScalarHead
+from engine.model.adapters import POLICY, REFERENCE, RoleModel
 from engine.model.sampler import Completion, sample
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ class MeasuredBatch:
     """Entropy of the policy at each token, nats."""
     stopped: tuple[bool, ...]
     """Which completions ended by themselves."""
-    raw_D: torch.Tensor
-    """What the reward model says of each whole completion."""
+    raw_DK: torch.Tensor
+    """What each reward says of each whole completion."""
     score_D: torch.Tensor = field(default_factory=_to_come)
     """The score that the objective sees; filled in, as what follows, once all micro-batches are measured."""
     advantages_N: torch.Tensor = field(default_factory=_to_come)
@@ -99,9 +99,10 @@ def rollout_seeds(seed: int, step: int, count: int) -> list[int]:
 def measure(
     roles: RoleModel,
     value: ValueFunction,
-    reward_head: ScalarHead,
+    rewards: Rewards,
     prompts: Sequence[PromptExample],
     completions: Sequence[Completion],
+    told_DK: torch.Tensor,
     *,
     mini_batches: int,
     temperature: float,
@@ -110,10 +111,11 @@ def measure(
     device: torch.device,
     check: Callable[[], None],
 ) -> list[RolloutBatch]:
-    """Measure every completion under policy, reference, value function and reward model, without gradient.
+    """Measure every completion under policy, reference, value function and reward models, without gradient.
 
-    Rollout i belongs to mini-batch i mod `mini_batches`; each mini-batch is packed on its own. With `post_eos` there is
-    a state after the end-of-turn, too. Scores, advantages and returns are left empty. `check` may raise StopRequested.
+    `told_DK` is what judges of texts have said of the completions. Rollout i belongs to mini-batch i mod
+    `mini_batches`; each mini-batch is packed on its own. With `post_eos` there is a state after the end-of-turn, too.
+    Scores, advantages and returns are left empty. `check` may raise StopRequested.
     """
     documents = [
         Document.completion(prompt.prompt, completion.ids)
@@ -127,15 +129,15 @@ def measure(
         states = value_states(batch, stopped, post_eos=post_eos)
         with torch.no_grad():
             policy, _ = roles.scores(batch, roles.trained, temperature=temperature, entropy=True)
-            reference, _ = roles.scores(batch, REFERENCE, temperature=temperature)
-            judged_TH = roles.hidden(batch, REWARD).float()
-            raw_D = reward_head(judged_TH.index_select(0, batch.last_rows_D))
-            features_SH = value.features(batch, states, judged_TH=judged_TH)
+            reference, reference_TH = roles.scores(batch, REFERENCE, temperature=temperature)
+            raw_DK, judged_TH = rewards.of_batch(roles, batch, told_DK[group])
+            frozen_TH = reference_TH.float() if judged_TH is None else judged_TH
+            features_SH = value.features(batch, states, frozen_TH=frozen_TH)
             values_S = value(features_SH)
         assert policy.entropy_N is not None
         measured.append(
             RolloutBatch(
-                mini_batch, group, batch, policy.log_probs_N, reference.log_probs_N, policy.entropy_N, stopped, raw_D,
+                mini_batch, group, batch, policy.log_probs_N, reference.log_probs_N, policy.entropy_N, stopped, raw_DK,
                 states=states, features_SH=features_SH, values_S=values_S,
             )
         )  # fmt: skip
@@ -165,6 +167,7 @@ def sample_rows(
     completions: Sequence[Completion],
     batches: Sequence[MeasuredBatch],
     tokenizer: ChatTokenizer,
+    rewards: Rewards,
     *,
     shown: Sequence[int] = range(8),
 ) -> list[dict[str, Any]]:
@@ -180,6 +183,7 @@ def sample_rows(
                 "prompt": prompts[i].text,
                 "completion": tokenizer.decode(completions[i].ids),
                 "reward": float(b.score_D[d]),
+                **({"scores": scores} if (scores := rewards.in_words(b.raw_DK[d])) else {}),
                 "logratio": [round(x, 5) for x in logratio.tolist()],
                 "length": len(completions[i].ids),
                 "stopped": completions[i].stopped,

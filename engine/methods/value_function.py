@@ -19,8 +19,9 @@ from torch import nn
 
 from engine.data.host_copies import on_device
 from engine.data.packing import PackedBatch
-from engine.model.adapters import REWARD, VALUE, RoleModel
-from engine.model.heads import ScalarHead, ScoreScale, value_head_from
+from engine.methods.rewards import Rewards
+from engine.model.adapters import VALUE, RoleModel
+from engine.model.heads import ScalarHead, value_head_from
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,17 @@ def value_states(batch: PackedBatch, stopped: Sequence[bool], *, post_eos: bool)
 class ValueFunction(nn.Module):
     """The head and, where it has one, the adapter of its own; both are saved in `trainer/` and never exported."""
 
-    def __init__(self, roles: RoleModel, reward_head: ScalarHead, scale: ScoreScale) -> None:
+    def __init__(self, roles: RoleModel, rewards: Rewards) -> None:
         """It has an adapter of its own where `roles` has the role "value"."""
         super().__init__()
         self._roles = roles
-        self.head = value_head_from(reward_head, mean=scale.mean, std=scale.std)
+        start = rewards.value_start
+        if start is None:
+            # Nothing is known of what the rewards will say: the value begins at 0.
+            self.head = ScalarHead(roles.hidden_size, bias=True)
+        else:
+            judge, term = start
+            self.head = value_head_from(judge.head, mean=term.scale.mean, std=term.scale.std, weight=term.weight)
         self.adapter = nn.ParameterDict({name.replace(".", "/"): p for name, p in roles.value_weights.items()})
 
     @property
@@ -72,15 +79,17 @@ class ValueFunction(nn.Module):
         return len(self.adapter) > 0
 
     def features(
-        self, batch: PackedBatch, states: ValueStates, *, judged_TH: torch.Tensor | None = None
+        self, batch: PackedBatch, states: ValueStates, *, frozen_TH: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Hidden states (S, H) in fp32, with gradient where it has an adapter of its own and one is wanted.
 
-        `judged_TH`, the reward model's hidden states, spare a pass where it reads those.
+        Without an adapter it reads `frozen_TH`, hidden states of the reward model or, where none is over the base, of
+        the reference.
         """
-        if self.has_adapter or judged_TH is None:
-            judged_TH = self._roles.hidden(batch, VALUE if self.has_adapter else REWARD)
-        return judged_TH.index_select(0, states.rows_S).float()
+        if self.has_adapter:
+            frozen_TH = self._roles.hidden(batch, VALUE)
+        assert frozen_TH is not None
+        return frozen_TH.index_select(0, states.rows_S).float()
 
     def forward(self, features_SH: torch.Tensor) -> torch.Tensor:
         """Values (S,) of states with these features, in deviations of the score."""

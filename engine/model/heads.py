@@ -60,14 +60,14 @@ class ScalarHead(nn.Module):
         return out
 
 
-def value_head_from(reward_head: ScalarHead, *, mean: float, std: float) -> ScalarHead:
-    """A value head that begins as the normalised reward, (w h - mean) / std, as in Ouyang et al. 2022
+def value_head_from(reward_head: ScalarHead, *, mean: float, std: float, weight: float = 1.0) -> ScalarHead:
+    """A value head that begins as `weight` times the normalised reward, (w h - mean) / std, as in Ouyang et al. 2022
     (arXiv:2203.02155), whose value function is initialised from the reward model."""
-    weight = reward_head.linear.weight
-    head = ScalarHead(weight.shape[1], bias=True)
+    of_reward = reward_head.linear.weight
+    head = ScalarHead(of_reward.shape[1], bias=True)
     with torch.no_grad():
-        head.linear.weight.copy_(weight / std)
-        head.linear.bias.fill_(-mean / std)
+        head.linear.weight.copy_(weight * (of_reward / std))
+        head.linear.bias.fill_(weight * (-mean / std))
     return head
 
 

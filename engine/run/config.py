@@ -1,9 +1,10 @@
 """The settings of a run: every key of run.toml, its default, what it may be, and what it means.
 
 Owns the dataclasses; those of the preference methods stand in `config_preference`, [ppo] in `config_ppo`, [grpo] and
-[rloo] in `config_grouped`, [chat] in `config_chat`. Invariant: a RunConfig is complete (every default is a value in it)
-and holds no secret. The bounds of a key stand beside its default and are checked by `engine.run.config_layers`, which
-is also where configs come from. Refuses to read files and to know where a value came from.
+[rloo] in `config_grouped`, [rewards] in `config_rewards`, [chat] in `config_chat`. Invariant: a RunConfig is complete
+(every default is a value in it) and holds no secret. The bounds of a key stand beside its default and are checked by
+`engine.run.config_layers`, which is also where configs come from. Refuses to read files and to know where a value came
+from.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from engine.run.config_chat import ChatConfig
 from engine.run.config_grouped import GrpoConfig, RlooConfig
 from engine.run.config_ppo import PpoConfig
 from engine.run.config_preference import CpoConfig, DpoConfig, KtoConfig, OrpoConfig, SimpoConfig
+from engine.run.config_rewards import RewardsConfig
 
 SCHEMA = 1
 METHODS = ("sft", "reward", "dpo", "simpo", "cpo", "orpo", "kto", "ppo", "grpo", "rloo")
@@ -259,6 +261,7 @@ class RunConfig:
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     sft: SftConfig = field(default_factory=SftConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
+    rewards: RewardsConfig = field(default_factory=RewardsConfig)
     dpo: DpoConfig = field(default_factory=DpoConfig)
     simpo: SimpoConfig = field(default_factory=SimpoConfig)
     cpo: CpoConfig = field(default_factory=CpoConfig)
@@ -282,6 +285,7 @@ SECTIONS: dict[str, type] = {
     "probe": ProbeConfig,
     "sft": SftConfig,
     "reward": RewardConfig,
+    "rewards": RewardsConfig,
     "dpo": DpoConfig,
     "simpo": SimpoConfig,
     "cpo": CpoConfig,
@@ -310,7 +314,8 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
 
 def sections_of(method: str) -> list[str]:
     """The sections that mean something to `method`."""
-    return [name for name in SECTIONS if name not in METHODS or name == method]
+    others = {*METHODS, *(() if method in ON_ROLLOUTS else ("rewards",))} - {method}
+    return [name for name in SECTIONS if name not in others]
 
 
 def reads_reference(config: RunConfig) -> bool:

@@ -1,7 +1,7 @@
 """The layout of a run folder: which file lies where, and how a new one comes into being.
 
-    runs/ID/  run.toml  chat_template.jinja  data/  status.json  metrics.jsonl  samples.jsonl  events.jsonl  engine.log
-              control/  checkpoints/step-000200/  best.json  supervisor.lock  tree.lock
+    runs/ID/  run.toml  chat_template.jinja  rewards/  data/  status.json  metrics.jsonl  samples.jsonl  events.jsonl
+              engine.log  control/  checkpoints/step-000200/  best.json  supervisor.lock  tree.lock
 
 Owns names and modes (folders 0700, files 0600). Invariant: run.toml is written last, so a folder that has it is whole.
 Refuses to know what is inside the files.
@@ -87,6 +87,11 @@ class RunFolder:
     def chat_template_path(self) -> Path:
         """chat_template.jinja: how conversations are rendered, as it was at launch."""
         return self.path / "chat_template.jinja"
+
+    @property
+    def rewards(self) -> Path:
+        """Copies of the files of Python reward functions, as they were at launch; only where the run has any."""
+        return self.path / "rewards"
 
     def in_workspace(self, path: str) -> Path:
         """A path of run.toml: absolute, or relative to the workspace that holds the run."""

@@ -96,10 +96,27 @@ def holders(path: Path) -> list[int]:
 
     A lock is held by whoever has inherited its descriptor, so this finds the descendants that keep a tree lock.
     """
+    wanted = _lock_file(path)
+    if wanted is None:
+        return []
+    with suppress(OSError):
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _has_open(pid, wanted)]
+    return []
+
+
+def held_descriptors(path: Path) -> list[int]:
+    """Descriptors of this process that hold a lock which it has inherited; pass them on to a child that is to count as
+    one of its holders (Linux; elsewhere none)."""
+    wanted = _lock_file(path)
+    return [] if wanted is None else _open_as(f"/proc/{os.getpid()}/fd", wanted)
+
+
+def _lock_file(path: Path) -> os.stat_result | None:
+    """Which file the lock of `path` is; None where there is none."""
     try:
         descriptor = _open(path, for_holding=False)
     except OSError:
-        return []
+        return None
     try:
         wanted = os.fstat(descriptor)
         elsewhere = _pointer(descriptor)
@@ -109,10 +126,8 @@ def holders(path: Path) -> list[int]:
         try:
             wanted = os.stat(elsewhere)
         except OSError:
-            return []
-    with suppress(OSError):
-        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _has_open(pid, wanted)]
-    return []
+            return None
+    return wanted
 
 
 _probed: dict[int, bool] = {}
@@ -185,17 +200,22 @@ def _pointer(descriptor: int) -> Path | None:
 
 
 def _has_open(pid: int, wanted: os.stat_result) -> bool:
-    folder = f"/proc/{pid}/fd"
+    return bool(_open_as(f"/proc/{pid}/fd", wanted))
+
+
+def _open_as(folder: str, wanted: os.stat_result) -> list[int]:
+    """The descriptors in a folder of /proc that are one file."""
     try:
         names: Sequence[str] = os.listdir(folder)
     except OSError:
-        return False
+        return []
+    found = []
     for name in names:
         with suppress(OSError):
-            found = os.stat(f"{folder}/{name}")
-            if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
-                return True
-    return False
+            one = os.stat(f"{folder}/{name}")
+            if (one.st_dev, one.st_ino) == (wanted.st_dev, wanted.st_ino):
+                found.append(int(name))
+    return found
 
 
 _CHILD = """

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from engine.run.config import METHODS, ON_ROLLOUTS
+from engine.run.config import METHODS, ON_ROLLOUTS, RunConfig
 
 HELD_OUT = "eval_"
 STANDARD_ERROR = "_standard_error"
@@ -246,6 +246,26 @@ PER_SOURCE = (
 )  # fmt: skip
 """Of these there is a held-out figure for each source, where a run has several: its name, a slash and the source."""
 _LONGEST_LABEL = 64
+_OTHER_REWARDS = ("chosen", "rejected", "margins", "accuracies")
+"""Names behind "rewards/" that mean something else."""
+
+
+def reward_labels(config: RunConfig) -> tuple[str, ...]:
+    """What each reward of a run is called in the names of metrics: the reward model first, then each function."""
+    names = [_name_of_model(config.model.reward_source)] if config.model.reward_adapter else []
+    labels = source_labels([*_OTHER_REWARDS, *names, *config.rewards.function_names])
+    return labels[len(_OTHER_REWARDS) :]
+
+
+def _name_of_model(source: str) -> str:
+    """A run's ID without its step, or the last part of a path."""
+    return re.sub(r"^run:|@.*$", "", source).rstrip("/").rpartition("/")[2] or "reward_model"
+
+
+def reward_family(name: str) -> tuple[str, str] | None:
+    """(reward, "mean" or "std") of a figure that each reward has, held-out or not; None for other names."""
+    found = re.fullmatch(rf"(?:{HELD_OUT})?rewards/([^/]+)/(mean|std)(?:{STANDARD_ERROR})?", name)
+    return (found[1], found[2]) if found and found[1] not in _OTHER_REWARDS else None
 
 
 def source_labels(names: Sequence[str]) -> tuple[str, ...]:
@@ -270,6 +290,8 @@ def source_family(name: str) -> str:
 
 def metric_info(name: str) -> MetricInfo | None:
     """What `name` means, `eval_` and `_standard_error` names included; None for a name the engine does not write."""
+    if (of_reward := reward_family(name)) is not None:
+        return _reward_info(name, *of_reward)
     if family := source_family(name):
         of_all, source = metric_info(family), name.rpartition("/")[2]
         return of_all and replace(of_all, name=name, definition=f"of {source} alone, {of_all.definition}")
@@ -281,3 +303,14 @@ def metric_info(name: str) -> MetricInfo | None:
         denominator = f"held-out {of.denominator}" if of.denominator else ""
         return replace(of, name=name, definition=f"on held-out data: {of.definition}", denominator=denominator)
     return None
+
+
+def _reward_info(name: str, reward: str, what: str) -> MetricInfo:
+    """A figure of one reward of several, or of a function: as it gave it, before its weight."""
+    words = {"mean": "score", "std": "standard deviation over the step of the score"}[what]
+    definition = f"{words} that {reward} gave, in its own unit, before scale and weight"
+    if name.endswith(STANDARD_ERROR):
+        definition = f"standard error of {name.removesuffix(STANDARD_ERROR)}: {definition}"
+    held_out = "held-out completions" if name.startswith(HELD_OUT) else "completions"
+    denominator = held_out if what == "mean" and not name.endswith(STANDARD_ERROR) else ""
+    return MetricInfo(name, "1", definition, denominator, ON_ROLLOUTS)

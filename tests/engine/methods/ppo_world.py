@@ -13,6 +13,7 @@ from engine.data.examples import PromptExample
 from engine.methods import ppo
 from engine.methods.method import ExampleOrder, Meter
 from engine.methods.ppo import ProximalPolicyOptimisation
+from engine.methods.rewards import Rewards
 from engine.methods.rollout import RolloutBatch
 from engine.model.adapters import POLICY, REWARD, build_roles
 from engine.model.heads import ScalarHead, ScoreScale
@@ -45,7 +46,7 @@ def make_ppo(
     if shaken:
         shake(roles.trainable, seed=2)
     return ProximalPolicyOptimisation(
-        roles, head.requires_grad_(False), ScoreScale(MEAN, STD), PROMPTS, [],
+        roles, Rewards.of_model(head.requires_grad_(False), ScoreScale(MEAN, STD)), PROMPTS, [],
         ExampleOrder(8, batch_size=8, epochs=1, steps=8, seed=1), tokenizer_of(folder),
         settings, seed=1, tokens_per_micro_batch=30, device=torch.device("cpu"),
         check=lambda: None, on_samples=lambda step, rows: None,

@@ -16,6 +16,7 @@ from engine.methods import grouped
 from engine.methods.group_rollout import GroupBatch, documents_of
 from engine.methods.grouped import GroupedPolicyOptimisation, GroupPlan
 from engine.methods.method import ExampleOrder, Update
+from engine.methods.rewards import Rewards
 from engine.methods.score_rules import ScoreRules
 from engine.model.adapters import POLICY, REWARD, build_roles
 from engine.model.heads import ScalarHead, ScoreScale
@@ -66,7 +67,7 @@ def make(
                 parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)) * 0.1)
         plan = GroupPlan.of_grpo(settings) if isinstance(settings, GrpoConfig) else GroupPlan.of_rloo(settings)
         method = GroupedPolicyOptimisation(
-            roles, head, ScoreScale(0.4, 2.0), PROMPTS, PROMPTS[:2],
+            roles, Rewards.of_model(head, ScoreScale(0.4, 2.0)), PROMPTS, PROMPTS[:2],
             ExampleOrder(4, batch_size=4, epochs=1, steps=2, seed=1), ChatTokenizer.from_folder(tiny_model_folder),
             settings, plan, seed=1, tokens_per_micro_batch=budget, device=torch.device("cpu"), check=lambda: None,
             on_samples=lambda step, rows: None,
@@ -159,7 +160,7 @@ def test_a_prompt_goes_through_the_model_once_for_its_group(make: Any) -> None:
 
 class TestLeftOut:
     def test_flat_groups_are_told_and_skipped_where_asked(self, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(ScoreRules, "scores", lambda rules, raw_D, stopped: torch.zeros_like(raw_D))
+        monkeypatch.setattr(ScoreRules, "scores", lambda rules, raw_DK, stopped: torch.zeros(len(raw_DK)))
         kept, _ = make(GrpoConfig(**SHAPE))
         assert len(list(kept.updates(0))) == 4
         assert kept.step_metrics()["frac_reward_zero_std"] == (torch.tensor(4.0), 4.0)

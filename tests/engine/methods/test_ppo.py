@@ -12,6 +12,7 @@ import torch
 
 from engine.methods.kl_coefficient import KlCoefficient
 from engine.methods.ppo import ProximalPolicyOptimisation
+from engine.methods.rewards import Term
 from engine.methods.rollout import RolloutBatch, rollout_seeds
 from engine.methods.score_rules import ScoreRules
 from engine.model.adapters import REWARD
@@ -33,6 +34,12 @@ def make(tiny_model_folder: Path, tmp_path: Path) -> Make:
         return make_ppo(tiny_model_folder, tmp_path, dataclasses.replace(SETTINGS, **changes), shaken=shaken)
 
     return build
+
+
+def _head_of(method: ProximalPolicyOptimisation) -> Any:
+    start = method._rewards.value_start
+    assert start is not None
+    return start[0].head
 
 
 @pytest.fixture
@@ -91,7 +98,7 @@ def test_scores_are_normalised_and_a_missing_end_costs(batches: Any) -> None:
     cut_off = []
     for b in captured:
         judged = method._roles.hidden(b.batch, REWARD)[b.batch.last_rows_D]
-        raw = method._reward_head(judged)
+        raw = _head_of(method)(judged)
         stops = b.batch.ids_T[b.batch.last_rows_D]
         missing = torch.tensor([0.0 if int(i) in method._tokenizer.stop_ids else 1.0 for i in stops])
         cut_off += missing.tolist()
@@ -115,7 +122,7 @@ def test_the_value_begins_as_the_normalised_reward(
     method = make(value_model=value_model)
     list(method.updates(0))
     for b in captured:
-        raw = method._reward_head(method._roles.hidden(b.batch, REWARD)[b.states.rows_S])
+        raw = _head_of(method)(method._roles.hidden(b.batch, REWARD)[b.states.rows_S])
         assert torch.allclose(b.values_S, (raw - MEAN) / STD, atol=1e-5)
 
 
@@ -162,10 +169,10 @@ class TestWhatLearnsFromWhat:
         stepper = Stepper(method)
         moving = {id(p) for p in stepper.parameters.values()}
         frozen = {n: p.clone() for n, p in method._roles.model.named_parameters() if id(p) not in moving}
-        frozen["head"] = method._reward_head.linear.weight.clone()
+        frozen["head"] = _head_of(method).linear.weight.clone()
         assert any(".reward." in name for name in frozen)
         stepper.step(0)
-        now = {**dict(method._roles.model.named_parameters()), "head": method._reward_head.linear.weight}
+        now = {**dict(method._roles.model.named_parameters()), "head": _head_of(method).linear.weight}
         assert all(torch.equal(frozen[name], now[name]) for name in frozen)
         assert not any(now[name].requires_grad for name in frozen)
 
@@ -237,34 +244,34 @@ class TestScoreRules:
     stopped = (True, True, False, True)
 
     def rules(self, **settings: Any) -> ScoreRules:
-        return ScoreRules(PpoConfig(**settings), ScoreScale(MEAN, STD))
+        return ScoreRules(PpoConfig(**settings), [Term("only", 1.0, ScoreScale(MEAN, STD))])
 
     def test_running_scale_is_that_of_all_scores_so_far(self) -> None:
         rules = self.rules(score_scale="running", missing_eos_penalty=0.0)
-        rules.observe(self.raw)
-        assert rules.scores(self.raw, self.stopped).tolist() == pytest.approx(
+        rules.observe(self.raw[:, None])
+        assert rules.scores(self.raw[:, None], self.stopped).tolist() == pytest.approx(
             [-3 / 5**0.5, -1 / 5**0.5, 1 / 5**0.5, 3 / 5**0.5]
         )
-        rules.observe(torch.tensor([10.0, 20.0]))
+        rules.observe(torch.tensor([[10.0], [20.0]]))
         whole = torch.tensor([1.0, 3, 5, 7, 10, 20], dtype=torch.float64)
         expected = (self.raw.double() - whole.mean()) / whole.std(unbiased=False)
-        assert torch.allclose(rules.scores(self.raw, self.stopped).double(), expected)
+        assert torch.allclose(rules.scores(self.raw[:, None], self.stopped).double(), expected)
 
     def test_held_out_scores_keep_the_reward_models_unit(self) -> None:
         rules = self.rules(score_scale="running", missing_eos_penalty=0.0)
-        rules.observe(self.raw)
-        assert torch.allclose(rules.scores(self.raw, self.stopped, training=False), (self.raw - MEAN) / STD)
+        rules.observe(self.raw[:, None])
+        assert torch.allclose(rules.scores(self.raw[:, None], self.stopped, training=False), (self.raw - MEAN) / STD)
 
     def test_equal_scores_have_no_scale_and_stay_finite(self) -> None:
         rules = self.rules(score_scale="running")
-        rules.observe(torch.full((4,), 2.5))
-        assert rules.scores(torch.full((4,), 2.5), (True,) * 4).tolist() == [0.0] * 4
+        rules.observe(torch.full((4, 1), 2.5))
+        assert rules.scores(torch.full((4, 1), 2.5), (True,) * 4).tolist() == [0.0] * 4
 
     def test_what_was_seen_is_saved(self) -> None:
         rules, again = self.rules(score_scale="running"), self.rules(score_scale="running")
-        rules.observe(self.raw)
+        rules.observe(self.raw[:, None])
         again.load_state_dict(rules.state_dict())
-        assert torch.equal(rules.scores(self.raw, self.stopped), again.scores(self.raw, self.stopped))
+        assert torch.equal(rules.scores(self.raw[:, None], self.stopped), again.scores(self.raw[:, None], self.stopped))
 
     @pytest.mark.parametrize(
         ("settings", "expected"),
@@ -276,7 +283,7 @@ class TestScoreRules:
         ],
     )
     def test_the_rule_for_a_missing_end_and_the_clip(self, settings: dict[str, Any], expected: list[float]) -> None:
-        assert self.rules(**settings).scores(self.raw, self.stopped).tolist() == pytest.approx(expected)
+        assert self.rules(**settings).scores(self.raw[:, None], self.stopped).tolist() == pytest.approx(expected)
 
 
 class TestKlCoefficient:

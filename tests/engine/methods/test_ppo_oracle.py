@@ -19,6 +19,7 @@ from engine.data.examples import PromptExample
 from engine.methods import ppo
 from engine.methods.method import ExampleOrder
 from engine.methods.ppo import ProximalPolicyOptimisation
+from engine.methods.rewards import Rewards
 from engine.methods.rollout import RolloutBatch
 from engine.model.adapters import POLICY, REWARD, build_roles
 from engine.model.heads import ScalarHead, ScoreScale
@@ -74,7 +75,7 @@ def make(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Make:
         drawn = [Completion(ids, ids[-1] == world.EOS, []) for ids in completions]
         monkeypatch.setattr(ppo, "sample_policy", lambda *_, **__: drawn)
         method = ProximalPolicyOptimisation(
-            roles, reward_head(), ScoreScale(0.0, 1.0),
+            roles, Rewards.of_model(reward_head(), ScoreScale(0.0, 1.0)),
             [PromptExample(str(i), tuple(ids), "") for i, ids in enumerate(world.PROMPTS)], [],
             InOrder(), SimpleNamespace(stop_ids=frozenset({world.EOS}), pad_id=world.PAD, decode=str),  # type: ignore[arg-type]
             PpoConfig(
