@@ -16,7 +16,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,11 +165,14 @@ def load_trainer(folder: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict
     return tensors, json.loads((trainer / "state.json").read_text())
 
 
-def prune(checkpoints: Path, *, keep: int, best_step: int | None, keep_every: int = 0) -> list[int]:
-    """Keep the newest `keep` checkpoints whole, of the best and of multiples of `keep_every` the weights, and no more.
+def prune(
+    checkpoints: Path, *, keep: int, best_step: int | None, keep_every: int = 0, spare_before: Sequence[int] = ()
+) -> list[int]:
+    """Keep the newest `keep` checkpoints whole, of the best, of multiples of `keep_every` and of the newest before each
+    step of `spare_before` the weights, and no more.
 
-    Weights that another run was made over (`RunFolder.needed_path`) are kept, too. Half-written leftovers go. Nothing
-    is deleted before the newest one has been read again and verified. Returns the steps deleted.
+    Weights that are marked as needed (`RunFolder.needed_path`) are kept, too. Half-written leftovers go. Nothing is
+    deleted before the newest one has been read again and verified. Returns the steps deleted.
     """
     for leftover in checkpoints.glob("step-*.tmp-*"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -179,12 +182,14 @@ def prune(checkpoints: Path, *, keep: int, best_step: int | None, keep_every: in
     if not whole or fault_of(whole[-1]) is not None:
         return []
     gone = []
+    steps = [_step(folder) for folder in folders]
+    spared = {max((step for step in steps if step < before), default=-1) for before in spare_before}
     for folder in folders:
         step = _step(folder)
         if folder in whole[-max(1, keep) :]:
             continue
         needed = (checkpoints / f"needed-{step:06d}").exists()
-        if step == best_step or needed or (keep_every > 0 and step % keep_every == 0):
+        if step == best_step or step in spared or needed or (keep_every > 0 and step % keep_every == 0):
             _keep_weights_alone(folder)
             continue
         gone.append(step)

@@ -13,6 +13,7 @@
     ├── NumericalError    losses or gradients that are no numbers
     ├── PeerLost          another of the processes that train together has ended; its reason counts, not this
     └── StopRequested     not a fault: the run was asked to stop
+        └── StoppedByAlarm    by an alarm of its own
 
 Each message says what was found, where, what was expected and what to do.
 """
@@ -73,3 +74,12 @@ class PeerLost(EngineError):
 
 class StopRequested(EngineError):
     """The run was asked to stop; raised only where no step is half done."""
+
+
+class StoppedByAlarm(StopRequested):
+    """An alarm ends the run for now."""
+
+    def __init__(self, alarm: str, action: str, step: int) -> None:
+        """`action` is pause or stop, as in the alarm's section of run.toml."""
+        super().__init__(f"{action} by the alarm {alarm} at step {step}")
+        self.by = {"alarm": alarm, "action": action}

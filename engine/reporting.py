@@ -90,9 +90,17 @@ class Reporter:
         """Append completions of a step to samples.jsonl."""
         append_samples(self._folder, step, self._status.attempt, source, rows)
 
-    def final(self, phase: str, *, error: EngineError | None = None, remedy: str = "") -> None:
-        """Write a terminal phase, giving up the reserve where the disk is full."""
-        changes: dict[str, Any] = {"phase": phase, "seconds_left": None}
+    def final(
+        self,
+        phase: str,
+        *,
+        error: EngineError | None = None,
+        remedy: str = "",
+        stopped_by: dict[str, str] | None = None,
+    ) -> None:
+        """Write a terminal phase, giving up the reserve where the disk is full. `stopped_by` is the alarm that ends the
+        run and what it does."""
+        changes: dict[str, Any] = {"phase": phase, "seconds_left": None, "stopped_by": stopped_by}
         if error is not None:
             changes["error"] = {"what": str(error), "remedy": remedy}
         self.close()
@@ -161,5 +169,12 @@ class QuietReporter(Reporter):
     def samples(self, step: int, source: str, rows: list[dict[str, Any]]) -> None:
         pass
 
-    def final(self, phase: str, *, error: EngineError | None = None, remedy: str = "") -> None:
+    def final(
+        self,
+        phase: str,
+        *,
+        error: EngineError | None = None,
+        remedy: str = "",
+        stopped_by: dict[str, str] | None = None,
+    ) -> None:
         pass

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.errors import EngineError, PeerLost, StopRequested
+from engine.errors import EngineError, PeerLost, StoppedByAlarm, StopRequested
 from engine.run import control
 from engine.run.config import RunConfig
 from engine.run.folder import RunFolder
@@ -59,11 +59,12 @@ def main(argv: list[str] | None = None) -> int:
         from engine.worker import train
 
         train(config, folder, reporter, stop_wanted, rank=rank)
-    except StopRequested:
+    except StopRequested as stop:
         if rank == 0:
             control.clear(folder, "stop")
-        reporter.event("stopped")
-        reporter.final("stopped")
+        by = stop.by if isinstance(stop, StoppedByAlarm) else {}
+        reporter.event("stopped", **by)
+        reporter.final("stopped", stopped_by=by or None)
         return 0
     except PeerLost as error:
         # The reason is the other's; the supervisor finds it and has the last word.

@@ -15,14 +15,15 @@ import math
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from engine.alarm_watch import AlarmWatch
 from engine.checkpoints import prune, save_checkpoint
-from engine.errors import CheckpointError, NumericalError, RewardError, StopRequested
+from engine.errors import CheckpointError, NumericalError, RewardError, StoppedByAlarm, StopRequested
 from engine.methods.method import Meter, Method, Reporting, seed_of
 from engine.optimizer import Optimizer
 from engine.probe import PROBE_SECONDS, Probe
@@ -65,6 +66,8 @@ class Progress:
     nonfinite_in_a_row: int = 0
     unfinished: dict[str, float] | None = None
     """Metrics of the present step whose evaluation or probe a stop cut short; finished first on a resume."""
+    alarms: dict[str, Any] = field(default_factory=dict)
+    """How each alarm stands."""
 
 
 class TrainingLoop:
@@ -91,6 +94,7 @@ class TrainingLoop:
         self._progress = progress
         self._write_weights = write_weights
         self._stop_wanted = stop_wanted
+        self._alarms = AlarmWatch(config, folder, reporter, progress.alarms)
         self._checkpoint_failures = 0
         self._saved_step = -1
         total = method.total_steps
@@ -111,7 +115,9 @@ class TrainingLoop:
             self._tell_best()  # a kill came between the best checkpoint and the word of it
         try:
             if self._progress.step == 0 and self._config.evaluation.at_start:
-                self._emit(0, {**self._held_out(0), **self._probed(0)})
+                row = {**self._held_out(0), **self._probed(0)}
+                self._emit(0, row)
+                self._alarms.hear(0, row)
             if self._progress.unfinished is not None:
                 self._finish_step(self._progress.unfinished)
             while self._progress.step < total and not self._standing().spent(self._config.checkpoint.patience):
@@ -153,10 +159,12 @@ class TrainingLoop:
         early = not last and standing.spent(self._config.checkpoint.patience)
         probed = self._probed(done) if last or early or leaders_word(self._probe_due(done)) else {}
         self._progress.unfinished = None
-        self._emit(done, {**metrics, **held_out, **probed})
+        row = {**metrics, **held_out, **probed}
+        self._emit(done, row)
+        heard = self._alarms.hear(done, row)
         best_before = self._progress.best
         self._progress.best, self._progress.stale = standing.best, standing.stale
-        saved = (standing.improved or self._checkpoint_due(done)) and self._checkpoint()
+        saved = (standing.improved or heard.checkpoint or self._checkpoint_due(done)) and self._checkpoint()
         if standing.improved and saved:
             self._tell_best()
         elif standing.improved:
@@ -164,6 +172,8 @@ class TrainingLoop:
             self._progress.best = best_before
         if early:
             self._tell_early_end(done)
+        elif heard.ends and not last:
+            raise StoppedByAlarm(heard.alarm, heard.action, done)
 
     def _standing(self) -> Standing:
         return Standing(self._progress.best, self._progress.stale)
@@ -337,7 +347,10 @@ class TrainingLoop:
         control.clear(self._folder, "checkpoint")
         best = self._progress.best["step"] if self._progress.best else None
         kept = self._config.checkpoint
-        prune(self._folder.checkpoints, keep=kept.keep, best_step=best, keep_every=kept.keep_every)
+        prune(
+            self._folder.checkpoints, keep=kept.keep, best_step=best, keep_every=kept.keep_every,
+            spare_before=self._alarms.spare_before(),
+        )  # fmt: skip
         self._reporter.event("checkpoint", step=step, name=folder.name)
         return True
 

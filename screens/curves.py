@@ -62,7 +62,8 @@ class Curves(Station):
         "the strong one over it is smoothed; ◆ marks held-out data. A dotted line is a value to compare with: ln 2 is "
         "where the loss of DPO begins, chance is 0.5. The sampled KL, k1 over completions of the policy itself, has "
         "its standard error as bars. × on the axis marks values that are no number, ┴ a checkpoint, ▲ where a run went "
-        "on after an end. No spike is hidden, at any width.\n\n"
+        "on after an end, ! an alarm: what it is stands above the panels, with what to do. No spike is hidden, at any "
+        "width.\n\n"
         "Nothing here touches the run, but S and R: S finishes the step, writes a checkpoint and ends; R goes on from "
         "the newest checkpoint. Leave as you like, the run goes on."
     )
@@ -215,6 +216,8 @@ class Curves(Station):
         reason = self.workbench_app.here(summary.reason)
         if glance.missing and self._curves.log.metrics:
             reason = f"metrics.jsonl is gone; these are the curves read before. {reason}"
+        if summary.alarm:
+            reason, style = f"{reason}{' · ' if reason else ''}alarm: {summary.alarm}", "$error"
         line = self.query_one("#reason", Line)
         line.show((reason, style or "$text-muted"))
         line.set_class(bool(reason), "-there")

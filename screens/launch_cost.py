@@ -26,9 +26,10 @@ def cost_blocks(facts: Mapping[str, Any], problems: Mapping[str, str], *, fetche
         return [Block("The model is fetched or converted at the start; its cost is known then.", "faint")]
     if not facts:
         return [Block("reckoning what it costs …", "faint")]
+    doubts = [Block(f"▲ {doubt}", "bad") for doubt in facts.get("doubts", ())]
     if narrow:
-        return [Block(line) for line in cost_lines(facts)]
-    blocks = [Block("what it would cost", "title")]
+        return [*doubts, *(Block(line) for line in cost_lines(facts))]
+    blocks = [*doubts, *[Block("") for _ in doubts[:1]], Block("what it would cost", "title")]
     for name, value in dry_run_fields(facts).items():
         if name not in NOT_SHOWN:
             blocks += [Block(""), Block(name, "faint"), Block(value)]

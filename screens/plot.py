@@ -53,7 +53,9 @@ SMOOTH_OVER = 1 / 24
 """Reach of the smoothing, as a share of the width."""
 _TONES = {"line": LINE, "dashes": SECOND, "dots": THIRD, "points": HELD_OUT}
 _GAPS = {"line": 0, "dashes": 3, "dots": 1}
-_EVENTS = {"checkpoint": "┴", "resumed": "▲"}
+_EVENTS = {"checkpoint": "┴", "resumed": "▲", "alarm": "!"}
+_RANK = "─┴▲!"
+"""Marks of events on the axis: of two in one place the later one here is drawn."""
 _CLASSES = {
     REFERENCE: "reference", FAINT: "faint", LINE: "line", SECOND: "second", THIRD: "third", HELD_OUT: "held-out",
     BAD: "bad", LABEL: "label", TITLE: "title", VALUE: "value",
@@ -273,8 +275,9 @@ class Plot(Widget):
         for event in scene.events:
             if scene.first_step <= event.step <= scene.last_step and event.kind in _EVENTS:
                 place = columns.place(event.step) >> 1
-                if letters[place] != _EVENTS["resumed"]:
-                    letters[place] = _EVENTS[event.kind]
+                letters[place] = max(letters[place], _EVENTS[event.kind], key=_RANK.index)
+                if letters[place] == _EVENTS["alarm"]:
+                    tones[place] = BAD
         end = f" {scene.last_step:,}"
         begin = width - len(end)
         for place, letter in enumerate(end if begin > 0 else ""):

@@ -207,7 +207,7 @@ class Runs(Station):
                 blocks += [
                     Block(""),
                     Block(name, "faint"),
-                    Block(value, _tone_of(entry) if name == "state" else "plain"),
+                    Block(value, _tone_of(entry) if name in ("state", "alarm") else "plain"),
                 ]
             details.show(blocks)
         else:
@@ -218,6 +218,8 @@ def _four_lines(entry: BoardEntry, width: int) -> list[Block]:
     """What matters most of a run where there is little room; the reason comes first, and whole."""
     summary, facts = entry.summary, dict(describe_entry(entry))
     state = f"{summary.state}: {summary.reason}" if summary.reason else summary.state
+    if summary.alarm:
+        state = f"{state} · alarm: {summary.alarm}"
     made_of = " · ".join(part for part in (summary.method, entry.model, entry.data, entry.pace) if part)
     result = " · ".join(part for part in (facts.get("best", ""), facts["checkpoints"]) if part)
     others = (made_of, facts.get("last", "no metrics yet"), f"checkpoints: {result}")
@@ -226,13 +228,15 @@ def _four_lines(entry: BoardEntry, width: int) -> list[Block]:
 
 def _row(entry: BoardEntry) -> Row:
     summary = entry.summary
-    mark = STATE_MARKS.get(summary.state, "·")
+    state = f"{STATE_MARKS.get(summary.state, '·')} {summary.state}{' !' if summary.alarm else ''}"
     cells = (
-        f"{mark} {summary.state}", entry.id, summary.method, entry.model, entry.data, entry.how_far, entry.pace,
+        state, entry.id, summary.method, entry.model, entry.data, entry.how_far, entry.pace,
         entry.left, entry.main,
     )  # fmt: skip
-    return Row(entry.id, cells, STATE_TONES.get(summary.state, ""))
+    return Row(entry.id, cells, "bad" if summary.alarm else STATE_TONES.get(summary.state, ""))
 
 
 def _tone_of(entry: BoardEntry) -> str:
+    if entry.summary.alarm:
+        return "bad"
     return {"bad": "bad", "good": "good", "busy": "accent"}.get(STATE_TONES.get(entry.summary.state, ""), "plain")

@@ -93,7 +93,17 @@ def run_ls(args: argparse.Namespace) -> int:
         Column("run"), Column("state", shrinks=True), Column("step", right=True), Column("result", shrinks=True),
         Column("left", right=True), Column("age", right=True),
     ]  # fmt: skip
-    rows = [[s.id, s.state, _step(s), _result(s), duration(s.seconds_left), age(s.created, now)] for s in summaries]
+    rows = [
+        [
+            s.id,
+            s.state + (" · alarm" if s.alarm else ""),
+            _step(s),
+            _result(s),
+            duration(s.seconds_left),
+            age(s.created, now),
+        ]
+        for s in summaries
+    ]
     write_table(columns, rows, empty="No runs yet. Start one: workbench train METHOD --model M --data D")
     return 0
 
@@ -101,6 +111,7 @@ def run_ls(args: argparse.Namespace) -> int:
 def run_show(args: argparse.Namespace) -> int:
     """Describe one run."""
     from engine.run.reference_policy import reference_words
+    from workbench.alarm_words import alarm_fields
     from workbench.data_weights import as_written
     from workbench.launch_rewards import as_written as rewards_as_written
     from workbench.launch_weights import adapter_words
@@ -132,6 +143,7 @@ def run_show(args: argparse.Namespace) -> int:
         ),
         **source_fields(sources_told(run.events())),
         "note": summary.note,
+        **alarm_fields(run.events(), run.id),
         "step": _step(summary),
         "result": _result(summary),
         "best": f"{best['metric']} {number(best['value'], 4)} at step {best['step']}" if best else "",
@@ -221,7 +233,7 @@ def run_resume(args: argparse.Namespace) -> int:
     run = _run(args)
     gpus = gpu_indices(args.gpus)
     changes = changes_of(run.config(), args.set, run.id)
-    prepare_resume(run, gpus)
+    prepare_resume(run, gpus, changes)
     change_settings(run.folder, changes)
     for name, (now, then) in changes.items():
         note(f"{name}: {now} -> {then}")
@@ -334,6 +346,10 @@ def _run(args: argparse.Namespace) -> Run:
     from workbench.run_list import find_run
 
     return find_run(workspace_of(args), args.run)
+
+
+def _state(summary: RunSummary) -> str:
+    return f"{summary.state} · alarm" if summary.alarm else summary.state
 
 
 def _step(summary: RunSummary) -> str:

@@ -150,6 +150,7 @@ def _show_unapproved(function: FunctionFile) -> None:
 
 def launch(run: Run, args: argparse.Namespace, *, gpus: Sequence[int]) -> int:
     """Start a created or resumed run in the way that was asked for, and print its ID."""
+    from workbench.alarm_words import alarm_lines
     from workbench.launch_device import gpu_environment
     from workbench.run_launch import start_run
     from workbench.run_watch import follow, leaving_is_told, wait_for_end
@@ -172,8 +173,11 @@ def launch(run: Run, args: argparse.Namespace, *, gpus: Sequence[int]) -> int:
     import sys
 
     sys.stdout.flush()
+    before = len(alarm_lines(run.events(), run.id))
     with leaving_is_told(run, note):
         code = wait_for_end(run, follow(note) if args.follow else None, every_s=FOLLOW_EVERY_S)
+    for line in alarm_lines(run.events(), run.id)[before:]:
+        note(line)
     if code != 0:
         state = run.state()
         note(f"run {run.id}: {state.state}{f': {state.reason}' if state.reason else ''}")

@@ -31,7 +31,7 @@ LEAST_RANGE = 128
 """Steps on the x axis of a run that has just begun: its curves would else be drawn anew every few seconds."""
 _FARTHEST_STEP = 2**53
 _NONFINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-_ON_THE_AXIS = ("checkpoint", "resumed")
+_ON_THE_AXIS = ("checkpoint", "resumed", "alarm")
 
 
 class Points:

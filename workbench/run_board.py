@@ -124,6 +124,7 @@ def describe_entry(entry: BoardEntry) -> tuple[tuple[str, str], ...]:
     best = summary.best
     found = {
         "state": summary.state + (f": {summary.reason}" if summary.reason else ""),
+        "alarm": summary.alarm,
         "model": entry.model,
         "data": f"{entry.data}: {entry.rows}" if entry.data else "",
         "reference": entry.reference,

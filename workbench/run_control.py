@@ -5,8 +5,9 @@ Owns which states allow what, and the words of the refusals. Refuses to wait.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+from engine.run.config_alarms import PREFIX
 from workbench.errors import UsageError, WorkbenchError
 from workbench.run_list import ALIVE, RESUMABLE, Run, require_alive
 
@@ -22,8 +23,11 @@ def stop_run(run: Run) -> None:
     append_event(run.folder, "stop_requested")
 
 
-def prepare_resume(run: Run, gpus: Sequence[int] = ()) -> None:
-    """Make sure that the run can go on here, and take back an old request to stop. Start it with `start_run` then."""
+def prepare_resume(run: Run, gpus: Sequence[int] = (), changes: Collection[str] = ()) -> None:
+    """Make sure that the run can go on here, and take back an old request to stop. Start it with `start_run` then.
+
+    `changes` are the settings that will be changed before it goes on.
+    """
     from engine.rewards.frozen import approved_functions
     from engine.run.control import clear
     from workbench.launch_device import choose_device
@@ -38,6 +42,7 @@ def prepare_resume(run: Run, gpus: Sequence[int] = ()) -> None:
     if state.state not in RESUMABLE:
         why = {"done": "it reached its end; start another run from its checkpoint with --model run:" + run.id}
         raise WorkbenchError(f"run {run.id} cannot be resumed: {why.get(state.state, f'it is {state.state}')}")
+    _require_alarm_is_answered(run, changes)
     train = run.config().train
     if gpus and train.device == "cpu":
         raise UsageError(f"run {run.id} trains on the CPU; --gpus has no meaning for it")
@@ -50,3 +55,17 @@ def prepare_resume(run: Run, gpus: Sequence[int] = ()) -> None:
     if (rewards := run.config().rewards).functions:
         approved_functions(rewards, run.folder.rewards)
     clear(run.folder, "stop")
+
+
+def _require_alarm_is_answered(run: Run, changes: Collection[str]) -> None:
+    """What an alarm has paused goes on as it is; what one has stopped needs another word about that alarm."""
+    status = run.status()
+    by = status.stopped_by if status else None
+    if not by or by.get("action") != "stop":
+        return
+    section = f"{PREFIX}{by.get('alarm')}"
+    if not any(change.startswith(f"{section}.") for change in changes):
+        raise WorkbenchError(
+            f"run {run.id} was stopped by the alarm {by.get('alarm')}. What it means and what to do: workbench runs "
+            f"show {run.id}. To go on all the same: workbench runs resume {run.id} --set {section}.on_alarm=note"
+        )

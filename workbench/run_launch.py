@@ -33,6 +33,7 @@ from workbench.launch_device import check_processes, choose_device, gpu_environm
 from workbench.launch_rewards import LaunchRewards, find_rewards, typed_rewards
 from workbench.launch_weights import check_weights, inherited_adapter
 from workbench.model_names import ResolvedModel, resolve_model
+from workbench.reward_model_state import reward_model_warnings
 from workbench.run_chat import NOT_YET, check_chat, freeze_chat
 from workbench.run_examples import (
     EVAL_SHARE,
@@ -87,6 +88,8 @@ class Plan:
     data: tuple[str, ...]
     notes: tuple[str, ...] = ()
     """What a person should know before it starts."""
+    doubts: tuple[str, ...] = ()
+    """Of the notes those that speak against starting it so."""
 
     @property
     def path(self) -> Path:
@@ -150,8 +153,9 @@ def plan_run(workspace: Workspace, request: LaunchRequest, *, quiet: bool = Fals
     layers.append((THIS_RUN, found))
     resolved = resolve(request.method, layers)
     remarks = filter(None, (note_on(source, request.method) for source in sources))
-    notes = (*_notes(model, rewards.model), *overruled, *remarks, *_weight_notes(resolved.config.data))
-    return Plan(workspace, run_id, resolved, model, rewards, request, data, notes)
+    doubts = reward_model_warnings(workspace, rewards.model)
+    notes = (*doubts, *_notes(model, rewards.model), *overruled, *remarks, *_weight_notes(resolved.config.data))
+    return Plan(workspace, run_id, resolved, model, rewards, request, data, notes, doubts)
 
 
 def create_run(plan: Plan, *, progress: Progress | None = None) -> Run:

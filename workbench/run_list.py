@@ -143,6 +143,8 @@ class RunSummary:
     """{"step", "metric", "value"} where the run selects a checkpoint."""
     note: str = ""
     """What its worker says a person should know of how it runs."""
+    alarm: str = ""
+    """Which alarms stand, since when and what to do; empty where none does."""
 
 
 def all_runs(workspace: Workspace) -> list[Run]:
@@ -204,6 +206,7 @@ def summarise(run: Run) -> RunSummary:
         last={name: value for name, value in status.last.items() if value is not None} if status else {},
         best=dict(status.best) if status and status.best else None,
         note=status.note if status else "",
+        alarm=status.alarm if status else "",
     )
 
 

@@ -76,6 +76,7 @@ def dry_run(plan: Plan, go_on: Callable[[], None] = lambda: None) -> dict[str, A
         "cut_at_max_length_estimate": read.truncated / max(1, read.examples),
         **read.facts(),
         **({"sources": sources} if len(sources) > 1 else {}),
+        **({"doubts": list(plan.doubts)} if plan.doubts else {}),
         "steps": steps,
         "device": config.train.device,
         "processes": config.train.processes,

@@ -72,6 +72,8 @@ def frame(run: Run, *, every_metric: bool = False) -> list[str]:
         lines.append(summary.reason)
     if summary.note:
         lines.append(summary.note)
+    if summary.alarm:
+        lines.append(f"alarm: {summary.alarm}")
     lines.append(_pace_text(summary))
     wanted = SHOWN.get(summary.method, ())
     names = sorted(series) if every_metric else with_sources([name for name in wanted if name in series], series)
@@ -154,9 +156,13 @@ def follow(tell: Callable[[str], None]) -> Callable[[RunSummary], None]:
     still shows from its earlier attempt.
     """
     before: dict[str, float] = {}
+    alarm = ""
 
     def hear(summary: RunSummary) -> None:
-        nonlocal before
+        nonlocal before, alarm
+        if summary.alarm != alarm:
+            alarm = summary.alarm
+            tell(f"{summary.id}  alarm: {alarm or 'none stands any more'}")
         if summary.state == "preparing":
             before = summary.last
         if summary.state == "stopping" and summary.total_steps and summary.step >= summary.total_steps:
@@ -174,15 +180,15 @@ def wait_for_end(
 ) -> int:
     """Block until the run has ended; its exit code (0 done, 3 stopped, 1 else).
 
-    `on_change` hears of every new state at once, and of new steps at most every `every_s` seconds.
+    `on_change` hears of every new state and alarm at once, and of new steps at most every `every_s` seconds.
     """
-    state, step, told = "", -1, -math.inf
+    state, step, told = ("", ""), -1, -math.inf
     while True:
         summary = summarise(run)
         over = summary.state not in ALIVE
         due = summary.step != step and time.monotonic() - told >= every_s
-        if on_change is not None and (summary.state != state or due):
-            state, step, told = summary.state, summary.step, time.monotonic()
+        if on_change is not None and ((summary.state, summary.alarm) != state or due):
+            state, step, told = (summary.state, summary.alarm), summary.step, time.monotonic()
             on_change(summary)
         if over:
             return exit_code_of(summary.state)

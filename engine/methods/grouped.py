@@ -21,6 +21,7 @@ from torch import nn
 
 from engine.data.examples import PromptExample
 from engine.data.host_copies import on_device
+from engine.methods.completion_figures import completion_figures
 from engine.methods.group_rollout import GroupBatch, judge_completions, measure_groups
 from engine.methods.method import ExampleOrder, HeldOutSources, Metric, Terms, Update, mean_and_error, seed_of
 from engine.methods.rewards import Rewards
@@ -305,7 +306,7 @@ def _lengths_of(completions: Sequence[Completion]) -> dict[str, Metric]:
         "completions/mean_length": (sum(lengths), float(len(lengths))),
         "completions/min_length": (min(lengths), 1.0),
         "completions/max_length": (max(lengths), 1.0),
-        "completions/clipped_ratio": (float(sum(not c.stopped for c in completions)), float(len(completions))),
+        **completion_figures(completions),
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from engine.methods.completion_figures import completion_figures
 from engine.methods.method import Metric
 from engine.methods.rewards import Rewards
 from engine.methods.rollout import RolloutBatch
@@ -46,5 +47,6 @@ def rollout_metrics(
         "objective/kl_coef": (kl_coef.clone(), 1.0),
         "objective/response_length": (float(sum(len(c.ids) for c in completions)), n),
         "val/num_eos_tokens": (float(sum(c.stopped for c in completions)), 1.0),
+        **completion_figures(completions),
         "val/explained_variance": (explained_variance(values_S, returns_S), 1.0),
     }

@@ -1,7 +1,8 @@
 """The settings of a run: every key of run.toml, its default, what it may be, and what it means.
 
 Owns the dataclasses; those of the preference methods stand in `config_preference`, [ppo] in `config_ppo`, [grpo] and
-[rloo] in `config_grouped`, [rewards] in `config_rewards`, [chat] in `config_chat`. Invariant: a RunConfig is complete
+[rloo] in `config_grouped`, [rewards] in `config_rewards`, [chat] in `config_chat`, the alarms in
+`config_alarms`. Invariant: a RunConfig is complete
 (every default is a value in it) and holds no secret. The bounds of a key stand beside its default and are checked by
 `engine.run.config_layers`, which is also where configs come from. Refuses to read files and to know where a value came
 from.
@@ -12,6 +13,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.run.config_alarms import (
+    ALARM_SECTIONS,
+    METHODS_WITH,
+    ClippingAlarm,
+    CutOffAlarm,
+    DisplacementAlarm,
+    FlatGroupsAlarm,
+    KlAlarm,
+    KlRunawayAlarm,
+    OverfittingAlarm,
+    RewardHackingAlarm,
+    ValueAlarm,
+)
 from engine.run.config_bounds import bounded as _key
 from engine.run.config_chat import ChatConfig
 from engine.run.config_grouped import GrpoConfig, RlooConfig
@@ -270,6 +284,15 @@ class RunConfig:
     ppo: PpoConfig = field(default_factory=PpoConfig)
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
     rloo: RlooConfig = field(default_factory=RlooConfig)
+    alarm_kl: KlAlarm = field(default_factory=KlAlarm)
+    alarm_kl_runaway: KlRunawayAlarm = field(default_factory=KlRunawayAlarm)
+    alarm_reward_hacking: RewardHackingAlarm = field(default_factory=RewardHackingAlarm)
+    alarm_value: ValueAlarm = field(default_factory=ValueAlarm)
+    alarm_clipping: ClippingAlarm = field(default_factory=ClippingAlarm)
+    alarm_flat_groups: FlatGroupsAlarm = field(default_factory=FlatGroupsAlarm)
+    alarm_cut_off: CutOffAlarm = field(default_factory=CutOffAlarm)
+    alarm_overfitting: OverfittingAlarm = field(default_factory=OverfittingAlarm)
+    alarm_displacement: DisplacementAlarm = field(default_factory=DisplacementAlarm)
 
 
 SECTIONS: dict[str, type] = {
@@ -294,6 +317,7 @@ SECTIONS: dict[str, type] = {
     "ppo": PpoConfig,
     "grpo": GrpoConfig,
     "rloo": RlooConfig,
+    **ALARM_SECTIONS,
 }
 """Section of run.toml -> its class, in the order in which they are written."""
 
@@ -315,7 +339,7 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
 def sections_of(method: str) -> list[str]:
     """The sections that mean something to `method`."""
     others = {*METHODS, *(() if method in ON_ROLLOUTS else ("rewards",))} - {method}
-    return [name for name in SECTIONS if name not in others]
+    return [name for name in SECTIONS if name not in others and method in METHODS_WITH.get(name, METHODS)]
 
 
 def reads_reference(config: RunConfig) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 from engine.errors import ConfigError
 from engine.run.config import METHOD_DEFAULTS, METHODS, SCHEMA, SECTIONS, RunConfig, sections_of
+from engine.run.config_alarms import METHODS_WITH
 from engine.run.config_bounds import Bounds
 from engine.run.config_together import together_fault
 
@@ -86,7 +87,8 @@ def resolve(method: str, layers: Sequence[tuple[str, dict[str, Any]]], *, togeth
             section = key.partition(".")[0]
             if section not in wanted:
                 if origin == SET:
-                    raise ConfigError(f"{SET}: {key} belongs to {section}, but this is a run of {method}. Remove it")
+                    belongs = ", ".join(METHODS_WITH.get(section, (section,)))
+                    raise ConfigError(f"{SET}: {key} belongs to {belongs}, but this is a run of {method}. Remove it")
                 continue
             if key == "run.method" and value != method:
                 raise ConfigError(

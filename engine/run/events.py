@@ -30,7 +30,7 @@ KINDS = {
     "evaluated": "held-out metrics were measured",
     "held_out_report": "a reward model on held-out pairs: accuracy by slice, calibration, baselines",
     "best": "a checkpoint became the best",
-    "alarm": "a metric crossed its limit",
+    "alarm": "what goes wrong, by which figures, since when; what it means, what to do, what the run does",
     "nonfinite": "a loss or gradient was no number; the step was refused",
     "probe_skipped": "the data has no prompts to probe",
     "probe_stretched": "probes would cost more than their share of the time, so they come more rarely",

@@ -221,7 +221,17 @@ TABLE: tuple[MetricInfo, ...] = (
     MetricInfo("completions/min_length", "tokens", "length of the shortest completion", "", _GROUPED),
     MetricInfo("completions/max_length", "tokens", "length of the longest completion", "", _GROUPED),
     MetricInfo(
-        "completions/clipped_ratio", "share", "completions that max_new_tokens cut off", "completions", _GROUPED
+        "completions/clipped_ratio", "share", "completions that max_new_tokens cut off", "completions", ON_ROLLOUTS
+    ),
+    MetricInfo(
+        "completions/repeated_trigrams", "share",
+        "runs of three tokens that came before in the same completion: a completion that goes in circles has many",
+        "trigrams of the step's completions", ON_ROLLOUTS,
+    ),
+    MetricInfo(
+        "completions/distinct_bigrams", "share",
+        "different runs of two tokens, all completions of the step together: completions that are alike have few",
+        "bigrams of the step's completions", ON_ROLLOUTS,
     ),
     MetricInfo(
         "clip_ratio/low_mean", "share", "ratios below 1 - clip with an advantage below 0, which teach nothing any more",

@@ -13,6 +13,7 @@ from typing import Any
 
 from engine.errors import ConfigError
 from engine.run.config import SECTIONS, RunConfig, sections_of
+from engine.run.config_alarms import ALARM_SECTIONS, PREFIX
 from engine.run.config_layers import SET, parse_set, resolve
 from engine.run.config_toml import read_config, to_toml
 from engine.run.durable_files import disk_faults_named, write_atomically
@@ -31,9 +32,10 @@ MAY_CHANGE = (
     "checkpoint.patience",
     "probe.every",
     "probe.max_share",
+    *(f"{section}.{key}" for section in ALARM_SECTIONS for key in ("on_alarm", "threshold")),
 )
-"""Portions, guards and cadences. A portion changes the order in which numbers are added up, so the last bits differ
-from those of a run that was left alone; the loss is the same to fp32 rounding."""
+"""Portions, guards and cadences, what alarms do and their limits. A portion changes the order in which numbers are
+added up, so the last bits differ from those of a run that was left alone; the loss is the same to fp32 rounding."""
 REASONS = {
     "train.threads": "threads add numbers up in another order in every kernel, and a run promises the same bits for "
     "the number it began with",
@@ -58,7 +60,8 @@ def changes_of(config: RunConfig, settings: Sequence[str], run: str) -> dict[str
         name = f"{section}.{key}"
         if name not in MAY_CHANGE:
             why = REASONS.get(name, "it belongs to what decides the weights that come out")
-            allowed = ", ".join(may_change(method))
+            plain = [key for key in may_change(method) if not key.startswith(PREFIX)]
+            allowed = ", ".join((*plain, f"{PREFIX}NAME.on_alarm", f"{PREFIX}NAME.threshold"))
             raise ConfigError(
                 f"{SET} {text}: a run cannot go on with another {name}: {why}. It may change: {allowed}. For another "
                 f"run that differs in this: workbench runs clone {run} {SET} {text}"

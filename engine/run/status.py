@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -90,6 +91,10 @@ class Status:
     """Of a run that is preparing: rows in all; 0 where nothing is being tokenised."""
     note: str = ""
     """What a person should know of how it runs, in a sentence; empty where all is as usual."""
+    alarm: str = ""
+    """Which alarms stand, since which step and what to do; empty where none does."""
+    stopped_by: dict[str, str] | None = None
+    """{"alarm", "action"} of a run that an alarm has ended: action is pause or stop."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,7 @@ def new_status(folder: RunFolder, previous: Status | None, *, phase: str) -> Sta
         boot_id=this_boot(),
         pid=os.getpid(),
         error=None,
+        stopped_by=None,
         steps_per_s=None,
         seconds_left=None,
         queued=0.0,
@@ -272,8 +278,14 @@ def _final_reason(folder: RunFolder, status: Status) -> str:
         return f"early, at step {status.step} of {status.total_steps}: no longer better on held-out data" * early
     where = f"at step {status.step}; {_resume_from(folder)}"
     if status.phase == "stopped":
-        return where
+        return f"{alarm_end_words(status.stopped_by)} {where}" if status.stopped_by else where
     return f"{(status.error or {}).get('what') or 'no reason was written; see engine.log'} ({where})"
+
+
+def alarm_end_words(stopped_by: Mapping[str, str]) -> str:
+    """paused by the alarm NAME, or stopped by it."""
+    done = {"pause": "paused", "stop": "stopped"}.get(stopped_by.get("action", ""), "ended")
+    return f"{done} by the alarm {stopped_by.get('alarm', '')}"
 
 
 def _resume_from(folder: RunFolder) -> str:
@@ -318,5 +330,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "rows_prepared": (int,),
     "rows_to_prepare": (int,),
     "note": (str,),
+    "alarm": (str,),
+    "stopped_by": (dict,),
 }
 assert set(_KINDS) == {f.name for f in fields(Status)}

@@ -190,3 +190,11 @@ def test_order_is_by_step_beyond_a_million(tmp_path: Path) -> None:
     newest = newest_valid(checkpoints, lambda name, what: None)
     assert newest is not None
     assert newest.name == "step-1000000"
+
+
+def test_the_newest_before_each_step_that_is_to_be_spared_keeps_its_weights(tmp_path: Path) -> None:
+    for step in range(1, 8):
+        save(tmp_path, step)
+    assert prune(tmp_path, keep=2, best_step=None, spare_before=[1, 4, 5]) == [1, 2, 5]
+    assert [folder.name for folder in sorted(tmp_path.glob("step-*"))] == [f"step-{s:06d}" for s in (3, 4, 6, 7)]
+    assert not (tmp_path / "step-000003" / "trainer").exists()
