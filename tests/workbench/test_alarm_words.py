@@ -95,9 +95,7 @@ def test_a_pause_goes_on_as_it_is_and_a_stop_needs_a_word(
     alarmed(workspace, action)
     run = find_run(workspace, "-")
     if refused:
-        with pytest.raises(
-            WorkbenchError, match=r"stopped by the alarm kl_runaway"
-        ):
+        with pytest.raises(WorkbenchError, match=r"stopped by the alarm kl_runaway"):
             prepare_resume(run, changes=changes)
     else:
         prepare_resume(run, changes=changes)
