@@ -57,7 +57,7 @@ class AlarmRule:
     explanation: str
     """Why that matters."""
     remedy: str
-    """What to do; {method} stands for the method, {hold} for the setting that holds its policy to the reference."""
+    """What to do; {method} stands for the method, {nearer} for what keeps its policy nearer."""
     above: bool = True
     """Whether the value must be above the threshold, or below."""
     in_a_row: bool = True
@@ -79,8 +79,10 @@ class AlarmRule:
 
     def remedy_for(self, method: str) -> str:
         """What to do in a run of `method`."""
-        hold = f"{method}.kl_coef" if method in ON_ROLLOUTS else f"{method}.beta"
-        return self.remedy.format(method=method, hold=hold)
+        held_by = {"sft": "", "cpo": "cpo.sft_coef"} | {one: f"{one}.kl_coef" for one in ON_ROLLOUTS}
+        key = held_by.get(method, f"{method}.beta")
+        nearer = f"a larger {key} or a smaller optim.lr" if key else "a smaller optim.lr or fewer steps"
+        return self.remedy.format(method=method, nearer=nearer)
 
     def takes(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Those of a step's metrics that it reads; what is no finite number is left out."""
@@ -142,13 +144,13 @@ RULES: tuple[AlarmRule, ...] = (
         "kl", "KL above its target", _OF_KL, _KL, "the KL to the reference", "nats a sequence",
         "The policy moves away from the reference further than was meant: what it gains in reward there, the reward "
         "model was never asked about.",
-        "Clone the run with a larger {hold} or a smaller optim.lr; where so large a KL is meant, resume with --set "
+        "Clone the run with {nearer}; where so large a KL is meant, resume with --set "
         "alarm_kl.threshold=NATS.",
     ),
     AlarmRule(
         "kl_runaway", "KL far beyond its target", _OF_KL, _KL, "the KL to the reference", "nats a sequence",
         "The policy has left the reference; further steps rarely bring it back.",
-        f"{_GO_BACK}: clone the run with a larger {{hold}} or a smaller optim.lr. Where so large a KL is meant, resume "
+        f"{_GO_BACK}: clone the run with {{nearer}}. Where so large a KL is meant, resume "
         "with --set alarm_kl.threshold=NATS.",
     ),
     AlarmRule(

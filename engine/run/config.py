@@ -1,11 +1,10 @@
 """The settings of a run: every key of run.toml, its default, what it may be, and what it means.
 
 Owns the dataclasses; those of the preference methods stand in `config_preference`, [ppo] in `config_ppo`, [grpo] and
-[rloo] in `config_grouped`, [rewards] in `config_rewards`, [chat] in `config_chat`, the alarms in
-`config_alarms`. Invariant: a RunConfig is complete
-(every default is a value in it) and holds no secret. The bounds of a key stand beside its default and are checked by
-`engine.run.config_layers`, which is also where configs come from. Refuses to read files and to know where a value came
-from.
+[rloo] in `config_grouped`, [rewards] in `config_rewards`, [chat] in `config_chat`, the alarms in `config_alarms`.
+Invariant: a RunConfig is complete (every default is a value in it) and holds no secret. The bounds of a key stand
+beside its default and are checked by `engine.run.config_layers`, which is also where configs come from. Refuses to read
+files and to know where a value came from.
 """
 
 from __future__ import annotations
