@@ -15,10 +15,12 @@ from textual.containers import Horizontal
 from textual.widget import Widget
 
 from screens.line import Line
+from screens.modals import Choice, Question
 from screens.row_list import Column, Row, RowList
 from screens.station import Station
 from screens.text_view import Block, TextView
 from workbench.dataset_list import Listed, list_data
+from workbench.dataset_removal import DataRemoval, removal_of_data, remove_data
 from workbench.terminal_output import counted
 
 SAID_BELOW = ("columns", "rows", "rejected", "verdicts", "note")
@@ -42,6 +44,7 @@ class Datasets(Station):
         Binding("p", "pairs", "pairs", id="datasets.pairs", tooltip="Make pairs of it, to label."),
         Binding("t", "train", "train on it", id="datasets.train", tooltip="Start a run on it."),
         Binding("v", "verify", "verify", id="datasets.verify", tooltip="Hash its file again and compare."),
+        Binding("D", "delete", "delete", id="datasets.delete", tooltip="Delete it; no verdict and no file elsewhere."),
         Binding("y", "copy", "copy name", show=False, id="datasets.copy", tooltip="Copy its name."),
         Binding("slash", "filter", "filter", id="datasets.filter", tooltip="Keep the rows that contain a text."),
     ]
@@ -102,6 +105,33 @@ class Datasets(Station):
                 lambda task: chosen.verify(self.workspace, task.report),
                 lambda _: self.workbench_app.tell(f"{name} is what was recorded"),
             )
+
+    def action_delete(self) -> None:
+        if chosen := self._chosen():
+            name = chosen.name
+            self.start_task(
+                f"looking what {name} holds", lambda task: removal_of_data(self.workspace, name), self._ask_to_delete
+            )
+
+    def _ask_to_delete(self, removal: DataRemoval) -> None:
+        used = f" {removal.used_words()}." if removal.users else ""
+        question = Question(
+            f"Delete {removal.what} for good?",
+            [Choice("D", "delete it all the same" if used else "delete it")],
+            details=removal.words() + used,
+        )
+        self.app.push_screen(question, lambda answer: self._delete(removal) if answer else None)
+
+    def _delete(self, removal: DataRemoval) -> None:
+        self.start_task(
+            f"deleting {removal.name}",
+            lambda task: remove_data(self.workspace, removal.name, even_if_used=bool(removal.users)),
+            self._deleted,
+        )
+
+    def _deleted(self, gone: DataRemoval) -> None:
+        self.workbench_app.tell(f"deleted {gone.what}, {gone.freed_bytes / 1e6:,.1f} MB")
+        self.wake()
 
     @on(RowList.Moved)
     def _moved(self) -> None:

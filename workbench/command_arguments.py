@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from workbench.errors import UsageError
+from workbench.terminal_output import note
 from workbench.workspace import Workspace, open_workspace
 
 Action = Callable[[argparse.Namespace], int]
@@ -97,3 +98,16 @@ def _number(text: str, kind: Callable[[str], Number], allowed: Callable[[Number]
     if value is None or not allowed(value):
         raise argparse.ArgumentTypeError(f"{text!r}: expected {expected}")
     return value
+
+
+def agreed(question: str, no_terminal: str) -> bool:
+    """Ask on the terminal; where there is none a UsageError says `no_terminal`."""
+    import sys
+
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(no_terminal)
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() in ("y", "yes"):
+        return True
+    note("Nothing was deleted.")
+    return False

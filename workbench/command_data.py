@@ -1,4 +1,4 @@
-"""`workbench data`: add a dataset, list them, look into one."""
+"""`workbench data`: add a dataset, list them, look into one, delete one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from workbench.canonical_rows import said_in, to_json
-from workbench.command_arguments import add_verb, add_verbs, pair_of_text, positive_integer, workspace_of
+from workbench.command_arguments import add_verb, add_verbs, agreed, pair_of_text, positive_integer, workspace_of
 from workbench.errors import UsageError
 from workbench.terminal_output import Column, Progress, counted, note, say, write_fields, write_json, write_table
 
@@ -38,6 +38,12 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     show.add_argument("name", metavar="N")
     show.add_argument("--rows", type=positive_integer, default=2, metavar="K", help="rows to show (2)")
     show.add_argument("--rejected", action="store_true", help="show rejected rows instead, with line and reason")
+    rm = add_verb(verbs, "rm", "delete a dataset or a preference set; no file elsewhere and no verdict", run_rm)
+    rm.add_argument("name", metavar="N")
+    rm.add_argument("--yes", action="store_true", help="do not ask")
+    rm.add_argument(
+        "--even-if-used", action="store_true", help="also where runs, pair sets or arenas were made of it, which stay"
+    )
 
 
 def run_add(args: argparse.Namespace) -> int:
@@ -125,6 +131,32 @@ def run_show(args: argparse.Namespace) -> int:
     for row in rows:
         say()
         write_fields({name: readable(value) for name, value in row.items() if value not in ({}, None)})
+    return 0
+
+
+def run_rm(args: argparse.Namespace) -> int:
+    """Delete a dataset or a preference set, once the person has seen what goes."""
+    from workbench.dataset_removal import removal_of_data, remove_data
+
+    workspace = workspace_of(args, writable=True)
+    removal = removal_of_data(workspace, args.name)
+    if not args.yes and (args.even_if_used or not removal.users):
+        note(f"{removal.what}: {removal.words()}")
+        if removal.users:
+            note(f"{removal.used_words()}.")
+        if not agreed(
+            "Delete it?",
+            f"data rm deletes for good, and here is no terminal to ask on; add --yes to delete {args.name}",
+        ):
+            return 1
+    removed = remove_data(workspace, args.name, even_if_used=args.even_if_used)
+    if args.json:
+        users, freed = list(removed.users), removed.freed_bytes
+        write_json(
+            {"schema": SCHEMA, "deleted": args.name, "freed_bytes": freed, "users": users, "file": removed.stays}
+        )
+    else:
+        note(f"Deleted {removed.what}. {removed.words()}")
     return 0
 
 

@@ -7,9 +7,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from workbench.command_arguments import add_verb, add_verbs, positive_integer, workspace_of
+from workbench.command_arguments import add_verb, add_verbs, agreed, positive_integer, workspace_of
 from workbench.command_train import GPUS_HELP, add_ways_to_start
-from workbench.errors import UsageError
 from workbench.terminal_output import (
     Column,
     counted,
@@ -270,7 +269,7 @@ def run_rm(args: argparse.Namespace) -> int:
     removal = removal_of(run)
     if not args.yes:
         note(f"{run.id}: {removal.words()}")
-        if not _agreed(
+        if not agreed(
             "Delete it?", f"runs rm deletes for good, and here is no terminal to ask on; add --yes to delete {run.id}"
         ):
             return 1
@@ -291,7 +290,7 @@ def run_prune(args: argparse.Namespace) -> int:
     if found and not args.dry_run:
         if not args.yes:
             note(words_of(found))
-            if not _agreed("Delete them?", "runs prune deletes, and here is no terminal to ask on; add --yes"):
+            if not agreed("Delete them?", "runs prune deletes, and here is no terminal to ask on; add --yes"):
                 return 1
         found = collect(workspace, found)
     if args.json:
@@ -327,19 +326,6 @@ def run_export(args: argparse.Namespace) -> int:
     words = [done.what, done.dtype, f"{done.bytes / 1e6:,.1f} MB", model.note]
     note(f"{model.source}: {', '.join(word for word in words if word)}")
     return 0
-
-
-def _agreed(question: str, no_terminal: str) -> bool:
-    """Ask on the terminal; where there is none a UsageError says `no_terminal`."""
-    import sys
-
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError(no_terminal)
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() in ("y", "yes"):
-        return True
-    note("Nothing was deleted.")
-    return False
 
 
 def _run(args: argparse.Namespace) -> Run:

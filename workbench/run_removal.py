@@ -84,7 +84,7 @@ def remove_run(run: Run) -> Removal:
         try:
             if is_held(run.folder.tree_lock_path):
                 raise WorkbenchError(f"processes of run {run.id} are still alive; see: workbench runs show {run.id}")
-            hidden = path.with_name(f"{HIDDEN}{run.id}-{secrets.token_hex(4)}")
+            hidden = hidden_name(path)
             os.rename(path, hidden)
         finally:
             lock.release()
@@ -136,6 +136,11 @@ def _made_with(run: Run) -> tuple[str, ...]:
             if wanted in content:
                 found.append(f"{noun} {name}")
     return tuple(found)
+
+
+def hidden_name(path: Path) -> Path:
+    """What a folder is renamed to before it is removed, so that it leaves its list in one step."""
+    return path.with_name(f"{HIDDEN}{path.name}-{secrets.token_hex(4)}")
 
 
 def bytes_in(folder: Path) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from screens.modals import Question
 from tests.screens.driving import SIZE, WIDE, check_golden, drive, sees, text_of, until
 from workbench.dataset_store import add_dataset
 from workbench.pair_sets import CandidatePair, create_pairs
@@ -63,6 +64,27 @@ def test_verify_tells_a_changed_file(workspace: Workspace, tmp_path: Path) -> No
         await sees(pilot, "sha256")
 
     drive(script, workspace, station="datasets")
+
+
+@pytest.mark.parametrize("size", [SIZE, WIDE])
+def test_delete_names_what_goes_and_what_stays(workspace: Workspace, tmp_path: Path, size: tuple[int, int]) -> None:
+    async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+        await sees(pilot, "prompt-completion")
+        app.screen.query_one("#list").move_to("chat")
+        await pilot.press("D")
+        await until(pilot, lambda: isinstance(app.screen, Question))
+        await sees(pilot, "Delete dataset chat for good?")
+        await sees(pilot, "the file stays where it is")
+        await pilot.press("escape")
+        assert (workspace.datasets / "chat").is_dir()
+        await pilot.press("D")
+        await until(pilot, lambda: isinstance(app.screen, Question))
+        await pilot.press("D")
+        await until(pilot, lambda: not (workspace.datasets / "chat").exists())
+        await until(pilot, lambda: "prompt-completion" not in text_of(app))
+        assert (tmp_path / "ws" / "chat.jsonl").is_file()
+
+    drive(script, workspace, size=size, station="datasets")
 
 
 def test_a_dataset_deleted_while_listed_goes_away(workspace: Workspace) -> None:
