@@ -1,9 +1,9 @@
 """Deleting a dataset or a preference set: what would go, what was made of it, and the removal itself.
 
 Owns the refusals. Invariants: a file elsewhere that a dataset only refers to is never touched, nor is any verdict: pair
-sets keep their journals, and a preference set whose pair sets are not all there with the pairs that it was frozen from is
-never deleted. Pair sets and runs hold copies of what they read, so they outlive it; what they could not do again without
-it is said, and it goes only where the person has been told. It leaves the list in one step, by a rename.
+sets keep their journals, and a preference set is never deleted whose pair sets are not all there with the pairs that it
+was frozen from. Pair sets and runs hold copies of what they read, so they outlive it; that they could not be made again
+is said, and it goes only where the person has been told. It leaves the list in one step, by a rename.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class DataRemoval:
 
 
 def removal_of_data(workspace: Workspace, name: str) -> DataRemoval:
-    """What deleting `name` means. Raises NotFound, or WorkbenchError where verdicts would go with it; touches nothing."""
+    """What deleting `name` means; touches nothing. Raises NotFound, or WorkbenchError where verdicts would be lost."""
     check_name(name, "dataset")
     kind: Kind = "prefs" if name in workspace.names("prefs") else "datasets"
     if name not in workspace.names(kind):
@@ -123,9 +123,9 @@ def _require_verdicts_elsewhere(workspace: Workspace, made: PreferenceSet) -> No
             or not all((found.judgments_folder / journal).is_file() for journal in journals)
         ):
             raise WorkbenchError(
-                f"preference set {made.name} holds verdicts on {source.get('name')} that are nowhere else: that pair set "
-                f"or a journal of it is gone. It is not deleted. Export it: workbench prefs export {made.name} --to FILE; "
-                f"then remove {made.folder} by hand"
+                f"preference set {made.name} holds verdicts on {source.get('name')} that are nowhere else: that pair "
+                f"set or a journal of it is gone. It is not deleted. Export it (workbench prefs export {made.name} "
+                f"--to FILE), then remove {made.folder} by hand"
             )
 
 
