@@ -8,6 +8,7 @@ Refuses to know where a row came from.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
@@ -15,6 +16,7 @@ import orjson
 
 from engine.data.chat_messages import normal_call, tools_of, words_of_message
 from engine.errors import DataError
+from workbench.left_out import REPEATED, WITHOUT_PROMPT
 
 Shape = Literal["text", "prompt-completion", "messages", "preference", "answers", "prompts", "labelled"]
 SHAPES: tuple[Shape, ...] = ("text", "prompt-completion", "messages", "preference", "answers", "prompts", "labelled")
@@ -331,15 +333,22 @@ def prompt_of(row: CanonicalRow) -> Prompt | None:
     return None
 
 
-def prompts_of(rows: Iterable[CanonicalRow]) -> Iterable[PromptRow]:
-    """The prompts of rows of any shape; each prompt once, in order of first appearance."""
+def prompts_of(rows: Iterable[CanonicalRow], left_out: Counter[str] | None = None) -> Iterable[PromptRow]:
+    """The prompts of rows of any shape; each prompt once, in order of first appearance.
+
+    `left_out` counts the rows that give none, by reason.
+    """
     seen: set[str] = set()
+    left_out = Counter() if left_out is None else left_out
     for row in rows:
         prompt = prompt_of(row)
         if prompt is None:
+            left_out[WITHOUT_PROMPT] += 1
             continue
         group = group_of(prompt)
-        if group not in seen:
+        if group in seen:
+            left_out[REPEATED] += 1
+        else:
             seen.add(group)
             found: PromptRow = {"id": row["id"], "prompt": prompt, "tags": row["tags"]}
             if tools := cast(Mapping[str, Any], row).get("tools"):

@@ -114,6 +114,7 @@ def run_show(args: argparse.Namespace) -> int:
     from workbench.data_weights import as_written
     from workbench.launch_rewards import as_written as rewards_as_written
     from workbench.launch_weights import adapter_words
+    from workbench.left_out import left_out_told
     from workbench.reward_words import report_fields
     from workbench.run_list import summarise
     from workbench.run_sources import source_fields, sources_told
@@ -141,6 +142,7 @@ def run_show(args: argparse.Namespace) -> int:
             f"{config.data.eval_rows:,} held out"
         ),
         **source_fields(sources_told(run.events())),
+        **left_out_told(run.events()),
         "note": summary.note,
         **alarm_fields(run.events(), run.id),
         "step": _step(summary),

@@ -124,6 +124,7 @@ def run_train(args: argparse.Namespace) -> int:
 def launch_request(workspace: Workspace, request: LaunchRequest, args: argparse.Namespace) -> int:
     """Start what was asked for in the way that was asked for, or show what it would be."""
     from workbench.launch_rewards import Unapproved
+    from workbench.left_out import left_out_told
     from workbench.run_launch import create_run, plan_run
 
     try:
@@ -136,6 +137,8 @@ def launch_request(workspace: Workspace, request: LaunchRequest, args: argparse.
     if args.dry_run or args.print_config:
         return _preview(plan, args)
     run = create_run(plan)
+    for name, words in left_out_told(run.events()).items():
+        note(f"{name}: {words}")
     return launch(run, args, gpus=request.gpus)
 
 

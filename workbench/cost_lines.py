@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from workbench.left_out import left_out_words
 from workbench.run_cost import activation_words
 from workbench.run_preview import device_words, each_process, megabytes
 from workbench.run_sources import shares_line
@@ -26,6 +27,8 @@ def cost_lines(facts: Mapping[str, Any]) -> tuple[str, ...]:
         tokens += f"; {100 * facts['cut_at_max_length_estimate']:.0f} % are cut"
     if lost := sum(facts["sample"]["dropped"].values()):
         tokens += f"; {lost:,} of {facts['sample']['rows']:,} are dropped"
+    if facts["left_out"]:
+        tokens += f"; left out: {left_out_words(facts['left_out'])}"
     if "memory_bytes_estimate" not in facts:
         return first, tokens, f"{facts['free_megabytes']:,} MB of disk free"
     needs = (

@@ -7,6 +7,7 @@ frozen with. The frozen rows are those of the engine's contract: sft, preference
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -14,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 from engine.run.config import ON_ROLLOUTS
 from workbench.canonical_rows import CanonicalRow, group_of, is_held_out, prompt_of, prompts_of
 from workbench.errors import NotFound, UsageError, some_of
+from workbench.left_out import UNDESIRABLE, LeftOut
 from workbench.workspace import Workspace
 
 Split = Literal["train", "eval"]
@@ -78,14 +80,24 @@ def require_suits(source: DataSource, method: str) -> None:
 
 
 def examples_for(
-    workspace: Workspace, names: Sequence[str], method: str, *, eval_share: float = EVAL_SHARE, seed: int = 1
+    workspace: Workspace,
+    names: Sequence[str],
+    method: str,
+    *,
+    eval_share: float = EVAL_SHARE,
+    seed: int = 1,
+    left_out: LeftOut | None = None,
 ) -> Iterator[FrozenExample]:
-    """Every frozen example of the named data, one source after the other."""
+    """Every frozen example of the named data, one source after the other; `left_out` counts the rows that give none."""
+    counts = left_out or LeftOut(len(names))
     for number, name in enumerate(names):
         source = find_source(workspace, name)
         require_suits(source, method)
-        for split, row in _rows_of(workspace, source, method, eval_share, seed):
-            for example in frozen_examples(row, method):
+        for split, row in _rows_of(workspace, source, method, eval_share, seed, counts.each[number]):
+            found = frozen_examples(row, method)
+            if not found:
+                counts.each[number][UNDESIRABLE] += 1
+            for example in found:
                 yield FrozenExample(split, example, number)
 
 
@@ -151,18 +163,18 @@ def _fields_for(fields: Mapping[str, Any], method: str) -> Example:
 
 
 def _rows_of(
-    workspace: Workspace, source: DataSource, method: str, eval_share: float, seed: int
+    workspace: Workspace, source: DataSource, method: str, eval_share: float, seed: int, left_out: Counter[str]
 ) -> Iterator[tuple[Split, CanonicalRow]]:
     if source.kind == "preference set":
         for side in ("train", "eval"):
             rows: Iterable[CanonicalRow] = _preference_rows(workspace, source.name, side)
-            for row in prompts_of(rows) if method in ON_ROLLOUTS else rows:
+            for row in prompts_of(rows, left_out) if method in ON_ROLLOUTS else rows:
                 yield side, row
         return
     from workbench.dataset_store import open_dataset
 
     rows = open_dataset(workspace, source.name).rows()
-    for row in prompts_of(rows) if method in ON_ROLLOUTS else rows:
+    for row in prompts_of(rows, left_out) if method in ON_ROLLOUTS else rows:
         yield "eval" if is_held_out(_group(row), seed, eval_share) else "train", row
 
 

@@ -32,6 +32,7 @@ from workbench.kept_checkpoints import checkpoints_of, keep, require_kept
 from workbench.launch_device import check_processes, choose_device, gpu_environment, usable_cores
 from workbench.launch_rewards import LaunchRewards, find_rewards, typed_rewards
 from workbench.launch_weights import check_weights, inherited_adapter
+from workbench.left_out import LeftOut, left_out_words
 from workbench.model_names import ResolvedModel, resolve_model
 from workbench.reward_model_state import reward_model_warnings
 from workbench.run_chat import NOT_YET, check_chat, freeze_chat
@@ -170,7 +171,8 @@ def create_run(plan: Plan, *, progress: Progress | None = None) -> Run:
     with plan.workspace.new_folder("runs", plan.run_id) as hidden:
         folder = RunFolder(hidden)
         folder.data.mkdir(mode=0o700)
-        frozen = _freeze_examples(plan, folder, Steps(0, progress))
+        left_out = LeftOut(len(plan.data))
+        frozen = _freeze_examples(plan, folder, Steps(0, progress), left_out)
         plan.workspace.blobs.mkdir(mode=0o700, exist_ok=True)
         for split, file in frozen.items():
             share_file(folder.data / f"{split}.jsonl", file.digest.hexdigest(), plan.workspace.blobs)
@@ -180,7 +182,10 @@ def create_run(plan: Plan, *, progress: Progress | None = None) -> Run:
         folder.lay_out(to_toml(replace(_with_data(plan.resolved, frozen).config, chat=chat)))
     run = Run(RunFolder(plan.path), plan.workspace)
     rows = {"train_rows": frozen["train"].rows, "eval_rows": frozen["eval"].rows}
-    append_event(run.folder, "created", **rows, eval_share=plan.request.eval_share)
+    lost = left_out.by_source(plan.data)
+    append_event(
+        run.folder, "created", **rows, eval_share=plan.request.eval_share, **({"left_out": lost} if lost else {})
+    )
     return run
 
 
@@ -303,22 +308,27 @@ def _notes(model: ResolvedModel, reward: ResolvedModel | None) -> tuple[str, ...
     return tuple(f"{what} {one.source}: {one.note}" for what, one in named if one is not None and one.note)
 
 
-def _freeze_examples(plan: Plan, folder: RunFolder, steps: Steps) -> dict[Split, FrozenFile]:
+def _freeze_examples(plan: Plan, folder: RunFolder, steps: Steps, left_out: LeftOut) -> dict[Split, FrozenFile]:
     files: dict[Split, FrozenFile] = {
         "train": FrozenFile([0] * len(plan.data)), "eval": FrozenFile([0] * len(plan.data)),
     }  # fmt: skip
     config = plan.resolved.config
     with open(folder.data / "train.jsonl", "wb") as train, open(folder.data / "eval.jsonl", "wb") as held_out:
         streams: dict[Split, IO[bytes]] = {"train": train, "eval": held_out}
-        for frozen in steps.over(examples_of(plan)):
+        for frozen in steps.over(examples_of(plan, left_out)):
             files[frozen.split].add(streams[frozen.split], frozen)
     if files["train"].rows == 0:
         raise DataError(
             f"{', '.join(plan.data)}: no example is left to train on for {config.run.method} "
-            f"({files['eval'].rows} are held out); add data, or lower --eval-share"
+            f"({files['eval'].rows} are held out{_lost_words(left_out)}); add data, or lower --eval-share"
         )
     require_each(plan, files["train"].rows_each)
     return files
+
+
+def _lost_words(left_out: LeftOut) -> str:
+    words = left_out_words(left_out.total)
+    return f", and left out are {words}" if words else ""
 
 
 def require_each(plan: Plan, train_rows_each: Sequence[int]) -> None:
@@ -333,11 +343,11 @@ def require_each(plan: Plan, train_rows_each: Sequence[int]) -> None:
             )
 
 
-def examples_of(plan: Plan) -> Iterator[FrozenExample]:
+def examples_of(plan: Plan, left_out: LeftOut | None = None) -> Iterator[FrozenExample]:
     """The examples of a plan, one source after the other."""
-    seed = plan.resolved.config.train.seed
+    config, share = plan.resolved.config, plan.request.eval_share
     return examples_for(
-        plan.workspace, plan.data, plan.resolved.config.run.method, eval_share=plan.request.eval_share, seed=seed
+        plan.workspace, plan.data, config.run.method, eval_share=share, seed=config.train.seed, left_out=left_out
     )
 
 

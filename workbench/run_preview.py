@@ -20,6 +20,7 @@ from engine.run.config_layers import Resolved
 from engine.run.durable_files import free_megabytes
 from workbench.data_weights import as_written
 from workbench.launch_rewards import as_written as rewards_as_written
+from workbench.left_out import LeftOut, left_out_words
 from workbench.run_cost import activation_words, cost_of, memory_words
 from workbench.run_examples import Example, Split
 from workbench.run_launch import Plan, examples_of, require_each
@@ -52,11 +53,12 @@ def dry_run(plan: Plan, go_on: Callable[[], None] = lambda: None) -> dict[str, A
     `go_on` is called for each row; it may raise to end the count.
     """
     config = plan.resolved.config
-    rows_each, kept, size = _counted(plan, go_on)
+    left_out = LeftOut(len(plan.data))
+    rows_each, kept, size = _counted(plan, go_on, left_out)
     require_each(plan, rows_each["train"])
     rows = {split: sum(counts) for split, counts in rows_each.items()}
     read, samples = read_samples(plan, kept)
-    sources = sources_estimate(config.data, rows_each, samples)
+    sources = sources_estimate(config.data, rows_each, samples, left_out)
     examples = sum(source["examples_an_epoch"] for source in sources)
     mixed = [source["examples_an_epoch"] / max(1, examples) for source in sources]
     each = sum(share * s.tokens / max(1, s.examples) for share, s in zip(mixed, samples, strict=True))
@@ -70,6 +72,7 @@ def dry_run(plan: Plan, go_on: Callable[[], None] = lambda: None) -> dict[str, A
         "data": list(as_written(config.data)),
         "train_rows": rows["train"],
         "eval_rows": rows["eval"],
+        "left_out": left_out.total,
         "examples_estimate": examples,
         "tokens_a_row_estimate": round(each * examples / max(1, rows["train"]) if not config.data.weights else each),
         "tokens_estimate": round(each * seen),
@@ -117,6 +120,7 @@ def dry_run_fields(facts: Mapping[str, Any]) -> dict[str, str]:
         "rewards": ", ".join(facts.get("rewards", ())),
         "data": f"{', '.join(facts['data'])}: {facts['train_rows']:,} rows, {facts['eval_rows']:,} held out",
         **source_fields(facts.get("sources", ())),
+        "left out": left_out_words(facts["left_out"]),
         "tokens": f"about {facts['tokens_estimate']:,} ({facts['tokens_a_row_estimate']:,} a row)",
         "steps": f"{facts['steps']:,}",
         "time": "",
@@ -140,13 +144,15 @@ def dry_run_fields(facts: Mapping[str, Any]) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value}
 
 
-def _counted(plan: Plan, go_on: Callable[[], None]) -> tuple[dict[Split, list[int]], list[list[Example]], int]:
+def _counted(
+    plan: Plan, go_on: Callable[[], None], left_out: LeftOut
+) -> tuple[dict[Split, list[int]], list[list[Example]], int]:
     """Rows of both sides from each source, the first training rows of each, and the bytes of all rows."""
     many = len(plan.data)
     rows: dict[Split, list[int]] = {"train": [0] * many, "eval": [0] * many}
     kept: list[list[Example]] = [[] for _ in range(many)]
     size = 0
-    for split, example, source in examples_of(plan):
+    for split, example, source in examples_of(plan, left_out):
         go_on()
         rows[split][source] += 1
         if split == "train" and len(kept[source]) < ROWS_READ // many:

@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from engine.run.config import DataConfig
 from engine.run.metric_names import STANDARD_ERROR, source_family, source_labels
+from workbench.left_out import left_out_words
 from workbench.terminal_output import number
 
 if TYPE_CHECKING:
+    from workbench.left_out import LeftOut
     from workbench.run_examples import Split
     from workbench.run_sample import ReadSample
 
 
 def sources_estimate(
-    data: DataConfig, rows: Mapping[Split, Sequence[int]], samples: Sequence[ReadSample]
+    data: DataConfig, rows: Mapping[Split, Sequence[int]], samples: Sequence[ReadSample], left_out: LeftOut
 ) -> list[dict[str, Any]]:
     """For each source what an epoch takes of it; `rows` are those of "train" and "eval" from each, `samples` what was
-    read of its training rows."""
+    read of its training rows, `left_out` what became no example of either side."""
     examples = [n * s.examples / max(1, s.rows) for n, s in zip(rows["train"], samples, strict=True)]
     tokens_each = [s.tokens / max(1, s.examples) for s in samples]
     of = [1.0] * len(samples) if data.weights_by == "rows" else tokens_each
@@ -38,6 +40,7 @@ def sources_estimate(
             "weight": data.weights[i] if data.weights else None,
             "rows": rows["train"][i],
             "held_out": rows["eval"][i],
+            "left_out": dict(left_out.each[i]),
             "examples_an_epoch": round(taken[i]),
             "tokens_an_epoch": round(tokens[i]),
             "share_of_examples": taken[i] / max(1.0, sum(taken)),
@@ -109,6 +112,7 @@ def _words(source: Mapping[str, Any]) -> str:
     lost += [f"{how}: {count:,}" for how, count in counts["treatments"].items()]
     if lost:
         words += "; " + (f"of the first {sample['rows']:,} rows " if sample else "") + ", ".join(lost)
+    words += f"; left out: {left}" if (left := left_out_words(source.get("left_out", {}))) else ""
     return words + (f"; {source['figures']}" if source.get("figures") else "")
 
 

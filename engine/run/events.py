@@ -13,7 +13,7 @@ from engine.run.durable_files import append_line, disk_faults_named, encode_line
 from engine.run.folder import RunFolder
 
 KINDS = {
-    "created": "the run folder was made",
+    "created": "the run folder was made: rows, and what of the data became none, by source and reason",
     "queued": "a supervisor waits for the run's turn",
     "started": "a worker began: device, threads, torch",
     "data": "examples were read: how many; what was dropped, cut, how chats were masked; what each source gives",

@@ -14,15 +14,19 @@ import pytest
 from engine.errors import ConfigError, EngineError
 from engine.run import gpus
 from engine.run.config_toml import to_toml
+from engine.run.events import append_event
 from engine.run.folder import MANIFEST, RunFolder
 from tests.workbench.run_folders import make_model, make_run
 from workbench.canonical_rows import assistant, group_of, is_held_out, user
 from workbench.cli import main
+from workbench.cost_lines import cost_lines
 from workbench.dataset_store import add_dataset
 from workbench.errors import NotFound, UsageError, WorkbenchError
 from workbench.launch_device import gpu_environment
+from workbench.left_out import LeftOut, left_out_words
 from workbench.pair_sets import pairs_from_dataset
 from workbench.preferences import freeze
+from workbench.run_examples import examples_for
 from workbench.run_launch import LaunchRequest, Plan, create_run, default_name, new_run_id, plan_run
 from workbench.run_list import Run
 from workbench.run_preview import dry_run, dry_run_fields
@@ -340,6 +344,46 @@ class TestPreview:
             common = ["train", "sft", "--model", "sample", "--data", "demos"]
             assert main(["--workspace", str(data.root), *common, *arguments]) in (1, 2)
             assert said in capsys.readouterr().err
+
+
+class TestWhatIsLeftOut:
+    """No row is lost without a count: in the dry run, on Launch, in the run's events and in `runs show`."""
+
+    def test_a_prompt_that_comes_again(
+        self, data: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        rows = [{"prompt": f"q{n % 20}", "completion": "a"} for n in range(50)]
+        (tmp_path / "again.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        add_dataset(data, tmp_path / "again.jsonl")
+        left_out = LeftOut(2)
+        found = list(examples_for(data, ["again", "questions"], "grpo", left_out=left_out))
+        assert len(found) == 40
+        assert left_out.by_source(["again", "questions"]) == {"again": {"a prompt that came before": 30}}
+        assert left_out_words(left_out.total) == "30 rows (a prompt that came before: 30)"
+        assert list(examples_for(data, ["again"], "sft")) != []
+
+    def test_an_undesirable_answer_in_sft(
+        self, data: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        rows = [{"prompt": f"q{n}", "completion": f"a{n}", "label": n % 4 != 0} for n in range(40)]
+        (tmp_path / "judged.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        add_dataset(data, tmp_path / "judged.jsonl")
+        planned = plan(data, "sft", "judged")
+        words = "10 rows (an answer that is labelled undesirable: 10)"
+        facts = dry_run(planned)
+        assert dry_run_fields(facts)["left out"] == words
+        assert f"left out: {words}" in cost_lines(facts)[1]
+        run = create_run(planned)
+        append_event(run.folder, "data", dropped={"too long": 2}, dropped_held_out={"too long": 1})
+        assert main(["--workspace", str(data.root), "runs", "show", run.id]) == 0
+        told = " ".join(capsys.readouterr().out.split())
+        assert f"left out {words}" in told
+        assert "dropped 3 rows (too long: 3)" in told
+
+    def test_a_source_of_a_mixture_says_its_own(self, data: Workspace) -> None:
+        facts = dry_run(plan(data, "sft", "demos", "chats"))
+        assert [source["left_out"] for source in facts["sources"]] == [{}, {}]
+        assert "left out" not in dry_run_fields(facts)
 
 
 class TestWhatIsSetTwice:
