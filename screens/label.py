@@ -20,7 +20,8 @@ from screens.label_saving import GUARD_S, KeyClock, SavedLine
 from screens.leaving import Opening
 from screens.line import Line
 from screens.modals import AskText
-from screens.pair_view import PairTexts, PairView, lay_out
+from screens.narrow_updates import NarrowCompositor
+from screens.pair_view import PairLayout, PairTexts, PairView, lay_out
 from screens.tasks import Task
 from screens.text_view import Block, TextView
 from workbench.labeling import Sitting, open_sitting
@@ -51,6 +52,8 @@ class Label(NotingStation):
         Binding("s", "judge('skip')", "skip", id="label.skip", tooltip="No verdict; it can come again at the end."),
         Binding("u", "undo", "undo", id="label.undo", tooltip="Take back what was done last, and show its pair."),
         Binding("ctrl+r", "redo", "redo", show=False, id="label.redo", tooltip="Do again what was taken back."),
+        Binding("e", "better", "edit", id="label.better", tooltip="Write a better answer than both."),
+        Binding("d", "diff", "diff", id="label.diff", tooltip="Mark the words that only one of the answers has."),
         Binding("f", "flag", "flag", id="label.flag", tooltip="Something is wrong with this pair; again takes it off."),
         Binding("t", "tags", "tags", id="label.tags", tooltip="Reasons for your verdict, of a list or your own."),
         Binding("c", "comment", "comment", id="label.comment", tooltip="Say something of this pair, with its verdict."),
@@ -79,6 +82,7 @@ class Label(NotingStation):
     def __init__(self, subject: str = "", *, clock: KeyClock | None = None) -> None:
         super().__init__(subject, clock=clock)
         self._opening: Opening[Sitting | None] = Opening(_give_back)
+        self._compositor = NarrowCompositor()
 
     @property
     def help_words(self) -> str:
@@ -149,7 +153,7 @@ class Label(NotingStation):
             five = sitting is not None and sitting.pair_set.form.scale == "five-way"
             sided = parameters[0] in ("left", "right")
             return open_pair and (five if action == "judge_five" else not (five and sided))
-        if action in ("comment", "flag", "tags", "page", "line", "prompt"):
+        if action in ("comment", "flag", "tags", "better", "diff", "page", "line", "prompt"):
             return open_pair
         if action in ("freeze", "report", "again"):
             if open_pair or sitting is None:
@@ -222,8 +226,15 @@ class Label(NotingStation):
         following = sitting.upcoming
         view = self.query_one("#pair", PairView)
         if following is not None and view.size:
-            texts, size = _texts(following), view.size
-            view.keep_ready(texts, size, await asyncio.to_thread(lay_out, texts, size.width, size.height))
+            texts, size, marks = _texts(following), view.size, view.marks
+
+            def prepare() -> PairLayout:
+                layout = lay_out(texts, size.width, size.height)
+                if marks:
+                    _ = layout.diff
+                return layout
+
+            view.keep_ready(texts, size, await asyncio.to_thread(prepare))
 
     async def _tell_end(self, sitting: Sitting) -> None:
         page = await asyncio.to_thread(end_page, sitting)
@@ -245,6 +256,20 @@ class Label(NotingStation):
 
     def action_prompt(self) -> None:
         self.query_one("#pair", PairView).turn_prompt()
+
+    def action_diff(self) -> None:
+        view = self.query_one("#pair", PairView)
+        if view.marks:
+            view.mark(False)
+        else:
+            self.run_worker(self._mark(view), exclusive=True, group="diff")
+
+    async def _mark(self, view: PairView) -> None:
+        layout = view.layout_of_pair
+        if layout is not None:
+            await asyncio.to_thread(lambda: layout.diff)
+        if not self.is_gone:
+            view.mark(True)
 
     def action_undo(self) -> None:
         self._back_and_forth("u", lambda sitting: sitting.undo(), "taken back")

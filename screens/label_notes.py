@@ -1,4 +1,4 @@
-"""What goes with a verdict: a comment, reasons, a flag. Each by one key, kept on the disk from then on.
+"""What goes with a verdict: a comment, reasons, a flag, a better answer. Each by one key, on the disk from then on.
 
 Owns the keys for notes and the list of reasons. Invariant: a note that the screen shows is on the disk as a draft, or
 the message says that it is not.
@@ -15,11 +15,14 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.events import Key
 
+from screens.answer_editor import AnswerEditor, begin_question
 from screens.label_saving import SavingStation
 from screens.line import Line
 from screens.modals import AskText, Dialog
 from workbench.label_form import tag_problem
 from workbench.label_notes import Notes
+from workbench.labeling import Sitting
+from workbench.labeling_state import ShownPair
 
 TAG_KEYS = "123456789acdefghijklmnoprs"
 """Keys of the reasons, in their order; the letters of the modal's own keys are not among them."""
@@ -82,6 +85,41 @@ class NotingStation(SavingStation):
                     self.save(lambda: sitting.amend(text), lambda _: self.did(said))
 
             self.app.push_screen(AskText("A comment on your last verdict; the verdict stays."), take)
+
+    # A better answer.
+
+    def action_better(self) -> None:
+        sitting = self._sitting
+        pair = sitting.present if sitting is not None else None
+        if sitting is None or pair is None or self._saving:
+            return
+        if sitting.notes.better:
+            self._edit(sitting, pair, sitting.notes.better)
+            return
+        begin = {"1": pair.left, "2": pair.right, "e": ""}
+
+        def begun(key: str | None) -> None:
+            if key is not None:
+                self._edit(sitting, pair, begin[key])
+
+        self.app.push_screen(begin_question(pair), begun)
+
+    def _edit(self, sitting: Sitting, pair: ShownPair, text: str) -> None:
+        before = sitting.notes.better
+
+        def keep(written: str) -> None:
+            sitting.add(replace(sitting.notes, better=written), durable=False)
+
+        def done(written: str | None) -> None:
+            if written is None:
+                return
+            # An answer as it was given is no better one.
+            mine = "" if written.strip() in ("", pair.left.strip(), pair.right.strip()) else written
+            if mine or before or sitting.notes.better:
+                words = "your answer goes with your verdict; e opens it again" if mine else "no answer of yours"
+                self.add_notes(replace(sitting.notes, better=mine), words)
+
+        self.app.push_screen(AnswerEditor(pair, text, keep), done)
 
 
 class Reasons(Dialog[tuple[str, ...] | None]):

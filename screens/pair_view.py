@@ -1,14 +1,17 @@
 """A prompt and two answers: the one widget of the label screen, drawn from lines that were wrapped before.
 
-Owns the layout (prompt on top, answers side by side, below each other where it is narrow), scrolling both answers as
-one, and the marks where a text goes on. A prompt that is too long shows its end, which is what the answers answer.
-Invariants: every text is safe and wrapped by `text_wrapping`; only lines that changed are drawn again; a layout can be
-made ahead in a thread. Refuses to know what a verdict is.
+Owns the layout (prompt on top, answers side by side, below each other where it is narrow), the styles of Markdown,
+scrolling both answers as one, the words that only one answer has, and the marks where a text goes on. A prompt that is
+too long shows its end, which is what the answers answer. Invariants: every text is safe and wrapped before; marking a
+difference moves nothing; only the cells that changed are drawn again; a layout can be made ahead in a thread. Refuses
+to know what a verdict is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 from rich.cells import cell_len
@@ -19,7 +22,9 @@ from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
-from workbench.text_wrapping import cut, fit, wrap
+from workbench.answer_lines import StyledText, pieces_of, styled
+from workbench.text_wrapping import cells, cut, fit, wrap
+from workbench.word_diff import WordDiff, diff_words
 
 LEAST_FOR_COLUMNS = 72
 """Cells; where the view is narrower the answers stand below each other."""
@@ -27,6 +32,10 @@ PROMPT_SHARE = 3
 """The prompt has at most one line in so many."""
 EMPTY = "(empty)"
 GAP = " │ "
+EDGE = (" ", "")
+SIDES = ("left", "right")
+_DRAWN = dict.fromkeys(map(ord, "│─┬┴▼▲·"))
+"""Signs of our own, one cell each."""
 
 
 class PairTexts(NamedTuple):
@@ -38,10 +47,14 @@ class PairTexts(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One line of the view: its text, and "" for text, "prompt" or "rule"."""
+    """One line of the view in pieces: a text, and "" for text, "prompt", "rule" or a style of `answer_lines`."""
 
-    text: str
-    style: str = ""
+    pieces: tuple[tuple[str, str], ...]
+
+    @property
+    def text(self) -> str:
+        """Without styles."""
+        return "".join(text for text, _ in self.pieces)
 
 
 @dataclass(frozen=True)
@@ -51,8 +64,8 @@ class PairLayout:
     width: int
     in_columns: bool
     prompt: list[str]
-    left: list[str]
-    right: list[str]
+    left: StyledText
+    right: StyledText
     prompt_room: int
     left_room: int
     right_room: int
@@ -60,33 +73,39 @@ class PairLayout:
     @property
     def last_top(self) -> int:
         """The furthest that the answers scroll."""
-        return max(0, len(self.left) - self.left_room, len(self.right) - self.right_room)
+        return max(0, len(self.left.lines) - self.left_room, len(self.right.lines) - self.right_room)
 
     @property
     def last_prompt_top(self) -> int:
         """The furthest that the prompt scrolls."""
         return max(0, len(self.prompt) - self.prompt_room)
 
-    def rows(self, top: int, prompt_top: int) -> list[Row]:
+    @cached_property
+    def diff(self) -> WordDiff:
+        """The words that only one of the answers has; some milliseconds, for any thread."""
+        return diff_words(self.left.text, self.right.text)
+
+    def rows(self, top: int, prompt_top: int, *, marks: bool = False) -> list[Row]:
         """What is seen where the answers are scrolled to `top` and the prompt to `prompt_top`."""
-        seen = [Row(fit(f" {line}", self.width), "prompt") for line in _part(self.prompt, prompt_top, self.prompt_room)]
-        left_top = max(0, min(top, len(self.left) - self.left_room))
-        right_top = max(0, min(top, len(self.right) - self.right_room))
-        left, right = _part(self.left, left_top, self.left_room), _part(self.right, right_top, self.right_room)
+        diff = self.diff if marks else None
+        seen = [_row(self.width, (f" {line}", "prompt")) for line in _part(self.prompt, prompt_top, self.prompt_room)]
+        left, below_left = _answer(self.left, top, self.left_room, diff.left if diff else ())
+        right, below_right = _answer(self.right, top, self.right_room, diff.right if diff else ())
+        names = (_name("left", diff, diff.left_words), _name("right", diff, diff.right_words)) if diff else SIDES
         prompt_mark = self._prompt_mark(prompt_top)
-        below_left = _mark(len(self.left) - self.left_room - left_top, left_top)
-        below_right = _mark(len(self.right) - self.right_room - right_top, right_top)
         if not self.in_columns:
-            seen.append(Row(_rule("left", self.width, prompt_mark), "rule"))
-            seen += [Row(fit(f" {line}", self.width)) for line in left]
-            seen.append(Row(_rule("right", self.width, below_left), "rule"))
-            seen += [Row(fit(f" {line}", self.width)) for line in right]
-            return [*seen, Row(_rule("", self.width, below_right), "rule")]
+            seen.append(_row(self.width, (_rule(names[0], self.width, prompt_mark), "rule")))
+            seen += [_row(self.width, EDGE, *line) for line in left]
+            seen.append(_row(self.width, (_rule(names[1], self.width, below_left), "rule")))
+            seen += [_row(self.width, EDGE, *line) for line in right]
+            return [*seen, _row(self.width, (_rule("", self.width, below_right), "rule"))]
         each, other = _column_widths(self.width)
-        seen.append(Row(_rule("left", each + 2, prompt_mark) + "┬" + _rule("right", other + 1), "rule"))
+        across = _rule(names[0], each + 2, prompt_mark) + "┬" + _rule(names[1], other + 1)
+        seen.append(_row(self.width, (across, "rule")))
         both = zip(left, right, strict=True)
-        seen += [Row(fit(f" {fit(one, each)}{GAP}{fit(two, other)}", self.width)) for one, two in both]
-        return [*seen, Row(_rule("", each + 2, below_left) + "┴" + _rule("", other + 1, below_right), "rule")]
+        seen += [_row(self.width, EDGE, *_padded(one, each), (GAP, ""), *two) for one, two in both]
+        ends = _rule("", each + 2, below_left) + "┴" + _rule("", other + 1, below_right)
+        return [*seen, _row(self.width, (ends, "rule"))]
 
     def _prompt_mark(self, top: int) -> str:
         if not self.last_prompt_top:
@@ -99,24 +118,32 @@ def lay_out(texts: PairTexts, width: int, height: int) -> PairLayout:
     in_columns = width >= LEAST_FOR_COLUMNS
     each, other = _column_widths(width) if in_columns else (width - 2, width - 2)
     prompt = wrap(texts.prompt or EMPTY, width - 2)
-    left, right = wrap(texts.left or EMPTY, each), wrap(texts.right or EMPTY, other)
+    left, right = styled(texts.left or EMPTY, each), styled(texts.right or EMPTY, other)
     prompt_room = max(1, min(len(prompt), height // PROMPT_SHARE))
     room = max(2, height - prompt_room - (2 if in_columns else 3))
     if in_columns:
         return PairLayout(width, True, prompt, left, right, prompt_room, room, room)
     # An answer that needs less than its half leaves the rest to the other.
-    first = max(1, min(len(left), max(room // 2, room - len(right))))
+    first = max(1, min(len(left.lines), max(room // 2, room - len(right.lines))))
     return PairLayout(width, False, prompt, left, right, prompt_room, first, room - first)
 
 
 class PairView(Widget):
     """The pair to be judged."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"pair-view--prompt", "pair-view--rule"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        f"pair-view--{name}" for name in ("prompt", "rule", "heading", "code", "quote", "strong", "emphasis", "changed")
+    }
     DEFAULT_CSS = """
     PairView { height: 1fr; width: 1fr; }
     PairView > .pair-view--prompt { text-style: bold; }
     PairView > .pair-view--rule { color: $text-muted; }
+    PairView > .pair-view--heading { text-style: bold; }
+    PairView > .pair-view--strong { text-style: bold; }
+    PairView > .pair-view--emphasis { text-style: italic; }
+    PairView > .pair-view--code { color: $accent; }
+    PairView > .pair-view--quote { color: $text-muted; }
+    PairView > .pair-view--changed { text-style: underline; }
     """
 
     def __init__(self, *, id: str | None = None) -> None:
@@ -124,7 +151,9 @@ class PairView(Widget):
         self._texts: PairTexts | None = None
         self._laid_out: PairLayout | None = None
         self._ahead: tuple[PairTexts, Size, PairLayout] | None = None
+        self._marks = False
         self._seen: list[Row] = []
+        self._styles: dict[str, Style] = {}
         self._top = self._prompt_top = 0
 
     @property
@@ -134,8 +163,24 @@ class PairView(Widget):
 
     def show(self, texts: PairTexts | None) -> None:
         """Show another pair: the answers from their beginning, the end of the prompt; or nothing."""
-        self._texts = texts
-        self._lay_out()
+        if texts is None or texts != self._texts:  # another question about the same pair moves nothing
+            self._texts = texts
+            self._lay_out()
+            self._draw()
+
+    @property
+    def layout_of_pair(self) -> PairLayout | None:
+        """How what it shows is laid out."""
+        return self._laid_out
+
+    @property
+    def marks(self) -> bool:
+        """Whether the words that only one of the answers has are marked."""
+        return self._marks
+
+    def mark(self, on: bool) -> None:
+        """Mark the words that only one of the answers has, or no more; nothing moves."""
+        self._marks = on
         self._draw()
 
     def keep_ready(self, texts: PairTexts, size: Size, layout: PairLayout) -> None:
@@ -171,11 +216,22 @@ class PairView(Widget):
         width = self.size.width
         if y >= len(self._seen):
             return Strip.blank(width, self.rich_style)
-        row = self._seen[y]
-        return Strip([Segment(fit(row.text, width), self._style(row.style))], width)
+        pieces = self._seen[y].pieces
+        return Strip([Segment(text, self._style(style)) for text, style in pieces]).adjust_cell_length(width)
 
-    def _style(self, name: str) -> Style:
-        return self.get_component_rich_style(f"pair-view--{name}") if name else self.rich_style
+    def _style(self, names: str) -> Style:
+        """Of one name or several; what is not named is the view's own."""
+        style = self._styles.get(names)
+        if style is None:
+            style = self.rich_style
+            for name in names.split():
+                style += self.get_component_rich_style(f"pair-view--{name}", partial=name != names)
+            self._styles[names] = style
+        return style
+
+    def notify_style_update(self) -> None:
+        self._styles.clear()
+        super().notify_style_update()
 
     def _lay_out(self) -> None:
         size = self.size
@@ -188,15 +244,41 @@ class PairView(Widget):
         self._top, self._prompt_top = 0, self._laid_out.last_prompt_top if self._laid_out else 0
 
     def _draw(self) -> None:
-        """Draw the lines again that are not what they were."""
+        """Draw the cells again that are not what they were."""
         before = self._seen
-        self._seen = self._laid_out.rows(self._top, self._prompt_top)[: self.size.height] if self._laid_out else []
-        blank = Row("")
+        layout, width = self._laid_out, self.size.width
+        self._seen = layout.rows(self._top, self._prompt_top, marks=self._marks)[: self.size.height] if layout else []
+        blank = Row(((" " * width, ""),))
         for y in range(max(len(before), len(self._seen))):
             was = before[y] if y < len(before) else blank
             now = self._seen[y] if y < len(self._seen) else blank
             if was != now:
-                self.refresh(Region(0, y, self.size.width, 1))
+                first, last = _changed(was, now, width)
+                self.refresh(Region(first, y, last - first, 1))
+
+
+def _changed(was: Row, now: Row, width: int) -> tuple[int, int]:
+    """The first cell that differs and the one behind the last; a line with signs that may be wide differs whole."""
+    if not (was.text.translate(_DRAWN).isascii() and now.text.translate(_DRAWN).isascii()):
+        return 0, width
+    first = _alike(was.pieces, now.pieces)
+    turned = [tuple((text[::-1], style) for text, style in reversed(row.pieces)) for row in (was, now)]
+    last = max(len(was.text), len(now.text)) - (_alike(*turned) if len(was.text) == len(now.text) else 0)
+    return min(first, width - 1), min(max(last, first + 1), width)
+
+
+def _alike(one: tuple[tuple[str, str], ...], two: tuple[tuple[str, str], ...]) -> int:
+    """How many cells from the beginning are the same, in text and style."""
+    same = 0
+    for (text, style), (other, its_style) in zip(one, two, strict=False):
+        if style != its_style:
+            break
+        same += next(
+            (n for n, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other))
+        )
+        if text != other:
+            break
+    return same
 
 
 def _column_widths(width: int) -> tuple[int, int]:
@@ -208,6 +290,39 @@ def _column_widths(width: int) -> tuple[int, int]:
 def _part(lines: list[str], top: int, room: int) -> list[str]:
     seen = lines[top : top + room]
     return seen + [""] * (room - len(seen))
+
+
+def _answer(
+    answer: StyledText, top: int, room: int, marks: Sequence[tuple[int, int]]
+) -> tuple[list[list[tuple[str, str]]], str]:
+    """The lines of an answer from `top`, or from where its end is seen, in pieces; and what the rule below says."""
+    count = len(answer.lines)
+    begin = max(0, min(top, count - room))
+    seen = [pieces_of(answer, place, marks) for place in range(begin, min(count, begin + room))]
+    return seen + [[("", "")] for _ in range(room - len(seen))], _mark(count - room - begin, begin)
+
+
+def _row(width: int, *pieces: tuple[str, str]) -> Row:
+    """A line of exactly `width` cells; neighbours of one style are one piece."""
+    joined: list[tuple[str, str]] = []
+    for text, style in _padded(pieces, width):
+        if joined and joined[-1][1] == style:
+            joined[-1] = (joined[-1][0] + text, style)
+        elif text:
+            joined.append((text, style))
+    return Row(tuple(joined))
+
+
+def _padded(pieces: Sequence[tuple[str, str]], width: int) -> list[tuple[str, str]]:
+    """Pieces and blanks, together `width` cells at least."""
+    return [*pieces, (" " * max(0, width - sum(cells(text) for text, _ in pieces)), "")]
+
+
+def _name(side: str, diff: WordDiff, own: int) -> str:
+    """What the rule above an answer says of the difference."""
+    if not own:
+        return f"{side} · nothing of its own"
+    return f"{side} · {own:,} {'word' if own == 1 else 'words'} of its own" + ("" if diff.whole else ", of the first")
 
 
 def _mark(below: int, above: int) -> str:

@@ -375,6 +375,25 @@ class TestGoingBack:
         assert "skip" not in verdicts(workspace).values()
 
 
+def test_the_difference_is_marked_by_a_key_on_this_pair_and_the_next(workspace: Workspace) -> None:
+    async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+        clock = HandClock()
+        screen = await begin(app, pilot, clock)
+        before = text_of(app).splitlines()
+        await pilot.press("d")
+        await sees(pilot, "left · 1 word of its own")
+        assert text_of(app).splitlines()[3:] == before[3:], "nothing moved"
+        view = screen.query_one(PairView)
+        assert any("changed" in style for row in view._seen for _, style in row.pieces)
+        await press(pilot, screen, clock, "1")
+        await sees(pilot, "of its own")
+        await pilot.press("d")
+        await until(pilot, lambda: "of its own" not in text_of(app))
+        assert not any("changed" in style for row in view._seen for _, style in row.pieces)
+
+    drive(script, workspace, settings=ALICE)
+
+
 def test_an_empty_workspace_says_which_key_makes_pairs(tmp_path: Path) -> None:
     async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
         await sees(pilot, "There are no pairs to label yet.")

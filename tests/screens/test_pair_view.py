@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from screens.pair_view import PairTexts, lay_out
+from screens.pair_view import PairTexts, Row, _changed, lay_out
 
 HOSTILE = "\x1b]0;owned\x07 \x1b[2J [/nope] [red]x \u202eabc\u200b \x9b1m"
 
@@ -54,5 +54,38 @@ def test_hostile_texts_are_safe_and_a_megabyte_is_cut() -> None:
         assert not any(letter in line for letter in "\x1b\x07\x9b\u202e\u200b")
     layout = lay_out(PairTexts("", "", "x" * 1_000_000), 80, 20)
     assert layout.prompt == ["(empty)"]
-    assert layout.left == ["(empty)"]
-    assert "1.0 MB" in "".join(layout.right[-2:])
+    assert layout.left.text == "(empty)"
+    assert "1.0 MB" in layout.right.text[-40:]
+
+
+class TestMarkdown:
+    TEXT = "# Title\nSome **bold** and `code`.\n```py\nx = [1, 2]\n```\n> said\n*so* it is"
+
+    def test_styles_move_nothing_and_drop_nothing(self) -> None:
+        layout = lay_out(PairTexts("q", self.TEXT, "plain"), 80, 20)
+        rows = layout.rows(0, 0)[2:]
+        assert [row.text[:40].strip() for row in rows[:7]] == self.TEXT.split("\n")
+        styles = [[style for _, style in row.pieces if style] for row in rows[:7]]
+        assert styles == [["heading"], ["strong", "code"], ["code"], ["code"], ["code"], ["quote"], ["emphasis"]]
+
+    def test_marking_a_difference_moves_nothing(self) -> None:
+        layout = lay_out(PairTexts("q", "the **red** wheel", "the blue wheel"), 80, 20)
+        plain, marked = layout.rows(0, 0), layout.rows(0, 0, marks=True)
+        assert [row.text for row in plain[2:]] == [row.text for row in marked[2:]]
+        assert "left · 1 word of its own" in marked[1].text
+        assert [piece for piece in marked[2].pieces if "changed" in piece[1]] == [
+            ("**red**", "strong changed"), ("blue", "changed"),
+        ]  # fmt: skip
+
+
+class TestWhatIsDrawnAgain:
+    def row(self, *pieces: tuple[str, str]) -> Row:
+        return Row(pieces)
+
+    def test_from_the_first_cell_that_differs_to_the_last(self) -> None:
+        was = self.row((" same one │ left  ", ""))
+        assert _changed(was, self.row((" same two │ left  ", "")), 18) == (6, 9)
+        assert _changed(was, self.row((" same ", ""), ("one", "strong"), (" │ left  ", "")), 18) == (6, 9)
+
+    def test_a_line_with_wide_signs_differs_whole(self) -> None:
+        assert _changed(self.row((" 日本  ", "")), self.row((" 日米  ", "")), 7) == (0, 7)

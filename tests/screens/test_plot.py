@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from rich.segment import Segment
+from rich.style import Style
 from textual.app import App, ComposeResult
 from textual.geometry import Region
 from textual.strip import Strip
@@ -244,3 +245,11 @@ def test_only_the_cells_of_a_span_are_sent() -> None:
     sent = NarrowUpdate([{}, parts], [(1, 2, 9)], [[], [6, 12]]).render_segments(console)
     assert sent == "\x1b[2;3Hcdefghi"
     assert NarrowUpdate([parts], [(0, 7, 8)], [[6, 12]]).render_segments(console) == "\x1b[1;8Hh"
+
+
+def test_a_style_is_sent_where_it_changes_and_none_is_left() -> None:
+    bold, dim = Style(bold=True), Style(dim=True)
+    line = Strip([Segment("a", bold), Segment("b", bold), Segment("c", dim), Segment("d")])
+    console = Console(force_terminal=True, color_system="256")
+    sent = NarrowUpdate([{0: line}, {0: line}], [(0, 0, 4), (1, 0, 2)], [[4], [4]]).render_segments(console)
+    assert sent == "\x1b[1;1H\x1b[1mab\x1b[0;2mc\x1b[0md\x1b[2;1H\x1b[1mab\x1b[0m"
