@@ -16,15 +16,17 @@ from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 
 from screens.line import Line
-from screens.modals import AskText, Dialog
+from screens.modals import AskText, Choice, Dialog, Question
 from screens.row_list import Column, Row, RowList
 from screens.sample_rule import let_rule_judge
 from screens.station import Station
 from screens.tasks import Task
 from screens.text_view import Block, TextView
 from workbench.guide_steps import PREFERENCES
+from workbench.labeling_subject import pair_set_of
 from workbench.pair_list import ListedPairs, PairsReader, datasets_to_pair
 from workbench.pair_sets import PairKind, PairSet
+from workbench.preference_rule import FreezeRule
 from workbench.preferences import PreferenceSet
 from workbench.terminal_output import counted
 from workbench.workspace import free_name, name_problem
@@ -33,6 +35,7 @@ FROM = "from:"
 """A subject that begins so asks for a pair set of that dataset."""
 FREEZE = "freeze:"
 """A subject that begins so asks to freeze that pair set."""
+QUESTION_KEYS = "123456789bcd"
 SAID_BELOW = ("made from", "verdicts", "from", "annotators", "conflicts", "faults", "note")
 
 
@@ -193,15 +196,31 @@ class Pairs(Station):
             value=free_name(taken, stem),
             check=lambda name: name_problem(self.workspace, "prefs", name),
         )
-        self.app.push_screen(asked, lambda name: self._freeze(chosen, name) if name else None)
+        criteria = [one.name for one in pair_set_of(self.workspace, chosen.subject).form.criteria]
 
-    def _freeze(self, chosen: ListedPairs, name: str) -> None:
+        def named(name: str | None) -> None:
+            if name and criteria:
+                self.app.push_screen(
+                    _which_question(criteria), lambda key: self._freeze_by(chosen, name, criteria, key)
+                )
+            elif name:
+                self._freeze(chosen, name, FreezeRule())
+
+        self.app.push_screen(asked, named)
+
+    def _freeze_by(self, chosen: ListedPairs, name: str, criteria: list[str], key: str | None) -> None:
+        if key == "a":
+            self._freeze(chosen, name, FreezeRule(criteria=dict.fromkeys(criteria, 1.0)))
+        elif key:
+            self._freeze(chosen, name, FreezeRule(criterion=criteria[QUESTION_KEYS.index(key)]))
+
+    def _freeze(self, chosen: ListedPairs, name: str, rule: FreezeRule) -> None:
         def work(task: Task) -> PreferenceSet:
             from workbench.preferences import freeze
 
             bare = chosen.subject.rpartition("/")[2]
             kind: PairKind = "arena" if chosen.is_arena else "pairs"
-            return freeze(self.workspace, bare, name, kind=kind, progress=task.report)
+            return freeze(self.workspace, bare, name, rule, kind=kind, progress=task.report)
 
         self.start_task(f"freezing {chosen.subject}", work, self._has_frozen)
 
@@ -263,6 +282,13 @@ class ChooseDataset(Dialog[str | None]):
 
     def action_decline(self) -> None:
         self.dismiss(None)
+
+
+def _which_question(criteria: list[str]) -> Question:
+    """Which of a set's questions its verdicts are frozen by."""
+    each = [Choice(key, name) for key, name in zip(QUESTION_KEYS, criteria, strict=False)]
+    every = Choice("a", "all of them, by equal weights (workbench prefs freeze --criterion for others)")
+    return Question("Freeze the verdicts on which question?", [*each, *([every] if len(criteria) > 1 else [])])
 
 
 def _row(one: ListedPairs) -> Row:

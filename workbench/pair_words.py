@@ -13,6 +13,7 @@ from typing import Any, cast
 from workbench.errors import UsageError
 from workbench.judgment_lines import Judgment
 from workbench.judgments import Showing, Verdict
+from workbench.label_form import OVERALL, STRONG
 from workbench.pair_sets import Pair, PairSet
 from workbench.pair_status import PairStatus
 from workbench.terminal_output import counted, note, say, write_fields, write_json
@@ -178,8 +179,21 @@ def _judgments_of(pair_set: PairSet, pair: Pair) -> list[Judgment]:
 def _verdicts_of(pair_set: PairSet, pair: Pair) -> dict[str, str]:
     """Who said what of one pair, with the comments."""
     found = _judgments_of(pair_set, pair)
-    lines = [f"{j.annotator}: {WORDS.get(j.verdict, j.verdict)}{f' ({j.comment})' if j.comment else ''}" for j in found]
+    lines = [f"{one.annotator}: {said_words(one)}" for one in found]
     return {"verdicts": "\n".join(lines)} if lines else {}
+
+
+def said_words(judgment: Judgment) -> str:
+    """a much better on honest (flagged; too long; a comment; wrote: …)."""
+    words = WORDS.get(judgment.verdict, judgment.verdict)
+    if judgment.strength >= STRONG:
+        words = words.replace("better", "much better")
+    if judgment.criterion != OVERALL:
+        words += f" on {judgment.criterion}"
+    added = ["flagged" if judgment.flagged else "", *judgment.tags, judgment.comment]
+    added.append(f"wrote: {judgment.better}" if judgment.better else "")
+    notes = "; ".join(one for one in added if one)
+    return words + (f" ({notes})" if notes else "")
 
 
 def _blind(pair: Pair) -> dict[str, Any]:

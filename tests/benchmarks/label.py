@@ -161,8 +161,8 @@ def report(size: tuple[int, int], rounds: Sequence[dict[str, Taken | int]]) -> I
     for name in rounds[0]:
         takes = [one[name] for one in rounds]
         if name == "idle":
-            most = max(one for one in takes if isinstance(one, int))
-            yield f"{size[0]}x{size[1]:<5}{f'at rest, {IDLE_S:.0f} s':<24}{most:>8} bytes"
+            sent = max(one for one in takes if isinstance(one, int))
+            yield f"{size[0]}x{size[1]:<5}{f'at rest, {IDLE_S:.0f} s':<24}{sent:>8} bytes"
             continue
         measured = [one for one in takes if isinstance(one, Taken) and one.times_ms]
         p50, p99 = (statistics.median(one.at(share) for one in measured) for share in (0.5, 0.99))

@@ -16,6 +16,7 @@ from screens.pair_view import PairView
 from tests.screens.driving import SIZE, WIDE, check_golden, drive, sees, text_of, until
 from workbench.label_form import form_of
 from workbench.pair_sets import CandidatePair, create_pairs, open_pairs
+from workbench.preferences import open_preference_set
 from workbench.user_settings import UserSettings
 from workbench.workspace import Workspace, init
 
@@ -392,6 +393,38 @@ def test_the_difference_is_marked_by_a_key_on_this_pair_and_the_next(workspace: 
         assert not any("changed" in style for row in view._seen for _, style in row.pieces)
 
     drive(script, workspace, settings=ALICE)
+
+
+def test_several_questions_are_asked_in_turn_and_frozen_by_one_of_them(tmp_path: Path) -> None:
+    made = init(tmp_path / "ws")
+    form = form_of(criteria=["helpful=Which helps a rider more?", "honest"])
+    candidates = [CandidatePair(f"question {n}?", f"yes {n} {WORDS * 14}", f"no {n}") for n in range(2)]
+    create_pairs(made, "support", candidates, {"dataset": "answers"}, form=form)
+
+    async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+        clock = HandClock()
+        screen = await begin(app, pilot, clock)
+        await pilot.press("space")
+        await sees(pilot, "above, the end")
+        await press(pilot, screen, clock, "1")
+        await sees(pilot, "2 of 2  honest")
+        assert "above, the end" in text_of(app), "another question moves nothing"
+        await check_golden("label-question", pilot)
+        await press(pilot, screen, clock, "3", "2", "2")
+        await sees(pilot, "All 2 pairs of support are judged")
+        await pilot.press("f")
+        await until(pilot, lambda: app.screen.NAME == "pairs")
+        await sees(pilot, "support")
+        await pilot.press("f")
+        await sees(pilot, "Name?")
+        await pilot.press("enter")
+        await sees(pilot, "on which question?")
+        await pilot.press("2")
+        await until(pilot, lambda: made.names("prefs") != [])
+
+    drive(script, made, settings=ALICE)
+    rule = open_preference_set(made, made.names("prefs")[0]).info
+    assert (rule.rule.criterion, rule.counts["ties"], rule.counts["train"]) == ("honest", 1, 1)
 
 
 def test_an_empty_workspace_says_which_key_makes_pairs(tmp_path: Path) -> None:
