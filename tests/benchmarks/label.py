@@ -82,6 +82,8 @@ class Taken:
 
     times_ms: list[float]
     sizes: list[int]
+    cpu_ms: float = 0.0
+    """Of the processor, a key: what a busy machine changes least."""
 
     def at(self, share: float) -> float:
         """A quantile of the times: the smallest that so many are not above."""
@@ -123,7 +125,7 @@ def make(folder: Path) -> tuple[Workspace, Path]:
 
 def press(terminal: PtyTerminal, keys: Sequence[str]) -> Taken:
     """Each key when everything was quiet; only those that were answered count."""
-    taken = Taken([], [])
+    taken, cpu_before = Taken([], []), cpu_s(terminal)
     for key in keys:
         before = terminal.count
         at = terminal.send(key)
@@ -131,7 +133,14 @@ def press(terminal: PtyTerminal, keys: Sequence[str]) -> Taken:
         if terminal.count - before > 200:
             taken.times_ms.append(1000 * (terminal.pieces[-1].at - at))
             taken.sizes.append(terminal.count - before)
+    taken.cpu_ms = 1000 * (cpu_s(terminal) - cpu_before) / len(keys)
     return taken
+
+
+def cpu_s(terminal: PtyTerminal) -> float:
+    """What the program has used of the processor, all its threads, in steps of 10 ms."""
+    fields = Path(f"/proc/{terminal.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def ours(workspace: Workspace, size: tuple[int, int], keys: int) -> dict[str, Taken | int]:
@@ -174,9 +183,9 @@ def report(size: tuple[int, int], rounds: Sequence[dict[str, Taken | int]]) -> I
         }
         missed = [key for key, limit in limits.items() if figures[key] > limit]
         met = f"  {'MISSED ' + ' '.join(missed) if missed else 'met'}" if limits else ""
-        keys = sum(len(one.times_ms) for one in measured)
+        keys, cpu = sum(len(one.times_ms) for one in measured), statistics.median(one.cpu_ms for one in measured)
         yield (
-            f"{size[0]}x{size[1]:<5}{name:<24}{p50:>8.1f} ms{p99:>8.1f} ms{kilobytes:>8.2f} kB"
+            f"{size[0]}x{size[1]:<5}{name:<24}{p50:>8.1f} ms{p99:>8.1f} ms{cpu:>8.1f} ms{kilobytes:>8.2f} kB"
             f"{most:>8.2f} kB{keys:>6} keys{met}"
         )
 
@@ -191,7 +200,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="workbench-label-"))
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"{os.cpu_count()} cores, load {load}; medians of {args.rounds} rounds; targets {TARGETS}")
-    print(f"{'':<8}{'':<24}{'p50':>11}{'p99':>11}{'median':>11}{'most':>11}")
+    print(f"{'':<8}{'':<24}{'p50':>11}{'p99':>11}{'cpu':>11}{'median':>11}{'most':>11}")
     try:
         for size in SIZES:
             mine, theirs = [], []

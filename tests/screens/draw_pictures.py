@@ -46,6 +46,7 @@ def pictures_of(workspace: Workspace) -> list[Picture]:
         Picture("inspect", "inspect", "answers", size=(120, 30)),
         Picture("pairs", "pairs"),
         Picture("label", "label", "answers"),
+        Picture("label-diff", "label", "answers", keys=("1", "d")),
         Picture("launch", "launch", "preferences", size=(120, 34)),
         Picture("runs", "runs", size=(120, 30)),
         Picture("curves", "curves", latest.get("dpo", ""), size=(120, 34)),

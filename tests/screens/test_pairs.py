@@ -79,7 +79,8 @@ def test_enter_labels_the_set_under_the_cursor(workspace: Workspace) -> None:
         await sees(pilot, "arena/duel")
         await pilot.press("enter")
         await until(pilot, lambda: app.screen.NAME == "label")
-        await sees(pilot, "support · alice · 7 of 12")
+        await sees(pilot, "support · alice · blind")
+        await sees(pilot, "7 of 12")
 
     drive(script, workspace, station="pairs", settings=ALICE)
 
