@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from engine.errors import ConfigError, ModelError
 from engine.model.adapters import POLICY, REWARD, RoleModel, build_roles
 from engine.model.loading import load_causal_lm
 from engine.model.model_files import read_adapter_config
 from engine.model.row_sharing import row_sharing
 from engine.run.config import ON_ROLLOUTS, RunConfig, reads_reference
 from engine.run.folder import RunFolder
+from engine.run.reward_models import RewardModel, reward_models
 
 
 def precision_of(config: RunConfig, device: torch.device) -> torch.dtype:
@@ -34,11 +34,11 @@ def build_run_roles(config: RunConfig, folder: RunFolder, base_folder: Path, dev
     four_bit = config.adapter.kind == "qlora"
     model = load_causal_lm(base_folder, dtype=torch.float32 if full else dtype, device=device, four_bit=four_bit)
     sharing = row_sharing(model)
-    reward_adapter = None
-    if config.run.method in ON_ROLLOUTS and (config.model.reward_adapter or not config.rewards.functions):
-        reward_adapter = _reward_adapter(config, folder, base_folder)
+    reward_adapters: list[Path] = []
+    if config.run.method in ON_ROLLOUTS:
+        reward_adapters = [one.adapter for one in reward_models(config, folder) if one.on_base and one.adapter]
     start_adapter = folder.in_workspace(config.model.adapter) if config.model.adapter else None
-    for adapter in (start_adapter, reward_adapter):
+    for adapter in (start_adapter, *reward_adapters):
         if adapter is not None:
             read_adapter_config(adapter, base_folder)
     roles = build_roles(
@@ -53,7 +53,7 @@ def build_run_roles(config: RunConfig, folder: RunFolder, base_folder: Path, dev
         dora=config.adapter.dora,
         targets=config.adapter.targets,
         seed=config.train.seed,
-        reward_adapter=reward_adapter,
+        reward_adapters=reward_adapters,
         value_adapter=config.run.method == "ppo" and config.ppo.value_model == "adapter",
     )
     roles.rows = sharing
@@ -66,18 +66,17 @@ def build_run_roles(config: RunConfig, folder: RunFolder, base_folder: Path, dev
     return roles
 
 
-def _reward_adapter(config: RunConfig, folder: RunFolder, base_folder: Path) -> Path:
-    """The reward model's adapter, which must lie over the very base that the policy has."""
-    if not config.model.reward_adapter:
-        raise ConfigError(
-            f"[model] reward_adapter is empty: {config.run.method} needs a reward model trained with "
-            'adapter.kind = "lora" over the same base as the policy. '
-            "Train one with `workbench train reward --model M`; name it with --reward-model"
-        )
-    reward_base = folder.in_workspace(config.model.reward_path)
-    if reward_base.resolve() != base_folder.resolve():
-        raise ModelError(
-            f"the reward model lies over {reward_base.name}, the policy over {base_folder.name}: they must share one "
-            "base. Train the reward model from the same --model as this run"
-        )
-    return folder.in_workspace(config.model.reward_adapter)
+def build_judge(model: RewardModel, config: RunConfig, device: torch.device) -> RoleModel:
+    """A reward model that does not share the run's base, whole, frozen and in the run's precision. Raises EngineError.
+
+    It is the trained role of what is returned, of which nothing trains.
+    """
+    loaded = load_causal_lm(model.path, dtype=precision_of(config, device), device=device)
+    sharing = row_sharing(loaded)
+    if model.adapter is not None:
+        read_adapter_config(model.adapter, model.path)
+    kind = "full" if model.adapter is None else "lora"
+    roles = build_roles(loaded, kind=kind, trained=REWARD, start_adapter=model.adapter)
+    roles.rows = sharing
+    roles.model.requires_grad_(False).eval()
+    return roles

@@ -14,9 +14,11 @@ import torch
 
 from engine.data.chat import ChatTokenizer
 from engine.errors import ConfigError
+from engine.methods.apart_judge import ApartJudge
 from engine.methods.rewards import IN_ITS_OWN_UNIT, BaseJudge, Rewards, Term, TextJudge
-from engine.model.adapters import REWARD
-from engine.model.heads import load_reward_head
+from engine.model.adapters import reward_role
+from engine.model.heads import ScalarHead, load_reward_head
+from engine.model_parts import build_judge
 from engine.reporting import Reporter
 from engine.rewards.answers import FunctionJudge
 from engine.rewards.frozen import approved_functions
@@ -25,6 +27,7 @@ from engine.run.config import RunConfig
 from engine.run.folder import RunFolder
 from engine.run.locks import held_descriptors
 from engine.run.metric_names import reward_labels
+from engine.run.reward_models import RewardModel, reward_models
 
 
 def build_rewards(
@@ -43,11 +46,14 @@ def build_rewards(
     labels = reward_labels(config)
     terms: list[Term] = []
     judges: list[BaseJudge | TextJudge] = []
-    if config.model.reward_adapter:
-        head, scale = load_reward_head(folder.in_workspace(config.model.reward_adapter))
+    for label, model in zip(labels, reward_models(config, folder), strict=False):
+        head, scale = load_reward_head(model.head_folder)
         head.requires_grad_(False).to(device)
-        terms.append(Term(labels[0], config.rewards.model_weight, scale))
-        judges.append(BaseJudge(REWARD, head))
+        terms.append(Term(label, model.weight, scale))
+        if model.on_base:
+            judges.append(BaseJudge(reward_role(sum(isinstance(judge, BaseJudge) for judge in judges)), head))
+        else:
+            judges.append(_apart(model, label, head, config, reporter, tokenizer, rows, device, check))
     if config.rewards.functions:
         functions = _function_judges(config, folder, reporter, labels[len(terms) :], rows, check)
         terms += [
@@ -61,6 +67,37 @@ def build_rewards(
             "function (--reward)"
         )
     return Rewards(tuple(terms), tuple(judges), rows, tokenizer.decode)
+
+
+def _apart(
+    model: RewardModel,
+    label: str,
+    head: ScalarHead,
+    config: RunConfig,
+    reporter: Reporter,
+    tokenizer: ChatTokenizer,
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    device: torch.device,
+    check: Callable[[], None],
+) -> ApartJudge:
+    """A reward model with a base of its own, which has read a prompt of the run."""
+    roles = build_judge(model, config, device)
+    own = ChatTokenizer.of_model(model.path, model.adapter)
+    same = own.sha256 == tokenizer.sha256
+    judge = ApartJudge(
+        f"reward {label}",
+        roles,
+        head,
+        own,
+        same_tokens=same,
+        window=int(getattr(roles.model.config.get_text_config(), "max_position_embeddings", 0) or 0),
+        tokens_at_once=config.train.tokens_per_micro_batch,
+        device=device,
+        check=check,
+    )
+    judge.require_prompts(rows["train"])
+    reporter.event("reward_model_apart", label=label, source=model.source, same_tokens=same)
+    return judge
 
 
 def _function_judges(

@@ -63,8 +63,8 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
         help="ppo, grpo, rloo: what to answer; as --data",
     )
     parser.add_argument(
-        "--reward-model", default="", metavar="M[:WEIGHT]",
-        help="ppo, grpo, rloo: a run of train reward over the same base",
+        "--reward-model", action="append", default=[], metavar="M[:WEIGHT]",
+        help="ppo, grpo, rloo: a run of train reward, best over the same base; may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--reward", action="append", default=[], metavar="FUNCTION[:WEIGHT]",
@@ -109,7 +109,7 @@ def run_train(args: argparse.Namespace) -> int:
         method=args.method,
         model=args.model,
         data=(*args.data, *args.prompts),
-        reward_model=args.reward_model,
+        reward_models=tuple(args.reward_model),
         rewards=tuple(args.reward),
         recipe=args.recipe,
         settings=tuple(args.set),

@@ -152,7 +152,7 @@ def sample_request(method: str, model: str, data: str, *, reward_model: str = ""
         method=method,
         model=model,
         data=(data,),
-        reward_model=reward_model,
+        reward_models=(reward_model,) if reward_model else (),
         recipe=ROOT / "recipes" / f"{method}.toml",
         settings=(f"train.threads={threads}",) if threads else (),
         name="demo",

@@ -82,7 +82,7 @@ class Draft:
             method=self.method,
             model=self.model,
             data=split_written(self.data),
-            reward_model=self.reward_model if self.method in ON_ROLLOUTS else "",
+            reward_models=split_written(self.reward_model) if self.method in ON_ROLLOUTS else (),
             rewards=split_written(self.rewards) if self.method in ON_ROLLOUTS else (),
             settings=tuple(f"{key}={text}" for key, text in self.counting().items()),
             name=self.name,
@@ -101,7 +101,7 @@ def draft_of(request: LaunchRequest) -> Draft:
     return Draft(
         method=request.method,
         model=request.model,
-        reward_model=request.reward_model,
+        reward_model=" ".join(request.reward_models),
         rewards=" ".join(request.rewards),
         data=" ".join(request.data),
         name=request.name,

@@ -165,7 +165,7 @@ def fields_of(draft: Draft, around: Surroundings, *, every: bool = False) -> tup
         _form_field(draft, "model", "model", around.models),
     ]
     if draft.method in ON_ROLLOUTS:
-        rows.append(_form_field(draft, "reward_model", "reward model", around.reward_models))
+        rows.append(replace(_form_field(draft, "reward_model", "reward model", around.reward_models), several=True))
         rows.append(_form_field(draft, "rewards", "functions", ()))
     rows.append(replace(_form_field(draft, "data", "data", around.data_for(draft.method)), several=True))
     rows.append(_form_field(draft, "name", "name", ()))

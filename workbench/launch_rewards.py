@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError, NotApproved
+from engine.model.model_sizes import read_model_sizes
 from engine.rewards.approvals import approvals, copy_of, earlier_of, require_approved
 from engine.rewards.function_files import FunctionFile, find_function, source_of
 from engine.run.config import ON_ROLLOUTS, RunConfig
@@ -42,22 +43,41 @@ class Unapproved(WorkbenchError):
 class LaunchRewards:
     """What judges the completions of a run."""
 
-    model: ResolvedModel | None = None
+    models: tuple[ResolvedModel, ...] = ()
     functions: tuple[FunctionFile, ...] = ()
+    apart: tuple[ResolvedModel, ...] = ()
+    """Of the models those that are held beside the run's base."""
 
     def found(self, workspace: Workspace, config: RunConfig) -> dict[str, dict[str, Any]]:
         """The keys of [model] and [rewards] that a launch writes."""
         empty = {"source": "", "path": "", "adapter": "", "sha256": ""}
-        written = self.model.written_in(workspace) if self.model else empty
-        sections: dict[str, dict[str, Any]] = {"model": {f"reward_{key}": value for key, value in written.items()}}
+        first, *more = [model.written_in(workspace) for model in self.models] or [empty]
+        sections: dict[str, dict[str, Any]] = {"model": {f"reward_{key}": value for key, value in first.items()}}
         if config.run.method in ON_ROLLOUTS:
-            weights = config.rewards.function_weights or (1.0,) * len(self.functions)
+            rewards = config.rewards
             sections["rewards"] = {
-                "function_weights": list(weights),
+                "more_models": [one["source"] for one in more],
+                "more_paths": [one["path"] for one in more],
+                "more_adapters": [one["adapter"] for one in more],
+                "more_sha256": [one["sha256"] for one in more],
+                "more_weights": list(rewards.more_weights or (1.0,) * len(more)),
+                "apart_parameters": sum(map(_parameters, self.apart)),
+                "function_weights": list(rewards.function_weights or (1.0,) * len(self.functions)),
                 "function_files": [str(function.path) for function in self.functions],
                 "function_sha256": [function.sha256 for function in self.functions],
             }
         return sections
+
+    def notes(self, kind: str) -> tuple[str, ...]:
+        """What a person should know of the reward models before the run starts; `kind` is adapter.kind."""
+        return (
+            *(f"reward model {one.source}: {one.note}" for one in self.models if one.note),
+            *(
+                f"reward model {one.source}: held beside the model ({_parameters(one):,} weights), because "
+                + ("all weights train" if kind == "full" else "it is no adapter over the same base")
+                for one in self.apart
+            ),
+        )
 
 
 def split_weight(written: str, option: str) -> tuple[str, float | None]:
@@ -74,7 +94,7 @@ def split_weight(written: str, option: str) -> tuple[str, float | None]:
 def typed_rewards(request: LaunchRequest) -> list[tuple[str, dict[str, Any]]]:
     """What --reward and the weight of --reward-model say, as layers of the config."""
     layers: list[tuple[str, dict[str, Any]]] = []
-    if (request.rewards or request.reward_model) and request.method not in ON_ROLLOUTS:
+    if (request.rewards or request.reward_models) and request.method not in ON_ROLLOUTS:
         option = "--reward" if request.rewards else "--reward-model"
         raise UsageError(f"{option} goes with train {', '.join(ON_ROLLOUTS)}, not with {request.method}")
     if request.rewards:
@@ -84,9 +104,11 @@ def typed_rewards(request: LaunchRequest) -> list[tuple[str, dict[str, Any]]]:
             raise UsageError(f"--reward {twice} is given twice. Give it once, with the sum of its weights")
         weights = [1.0 if weight is None else weight for _, weight in pairs]
         layers.append(("--reward", {"rewards": {"functions": functions, "function_weights": weights}}))
-    if request.reward_model:
-        _, weight = split_weight(request.reward_model, "--reward-model")
-        layers.append(("--reward-model", {"rewards": {"model_weight": 1.0 if weight is None else weight}}))
+    if request.reward_models:
+        pairs = [split_weight(one, "--reward-model") for one in request.reward_models]
+        (_, first), *more = [(what, 1.0 if weight is None else weight) for what, weight in pairs]
+        said = {"model_weight": first, "more_models": [w for w, _ in more], "more_weights": [w for _, w in more]}
+        layers.append(("--reward-model", {"rewards": said}))
     return layers
 
 
@@ -105,14 +127,21 @@ def find_rewards(
     functions = tuple(find_function(name) for name in names)
     for function in functions:
         require_function_approved(function)
-    wanted, _ = split_weight(request.reward_model, "--reward-model")
-    wanted = wanted or config.model.reward_source
+    wanted = [split_weight(one, "--reward-model")[0] for one in request.reward_models]
+    if not wanted and config.model.reward_source:
+        wanted = [config.model.reward_source, *config.rewards.more_models]
     if not wanted and not functions:
         raise UsageError(
             f"train {request.method}: say what judges the answers: --reward-model M (a run of workbench train reward), "
             f"or a Python function, {EXAMPLE}"
         )
-    return LaunchRewards(_reward_model(workspace, wanted, request, early, model, quiet) if wanted else None, functions)
+    models = tuple(_reward_model(workspace, one, quiet) for one in wanted)
+    if twice := next((one.source for one in models if [m.source for m in models].count(one.source) > 1), ""):
+        raise UsageError(f"--reward-model {twice} is given twice. Give it once, with the sum of its weights")
+    models = tuple(_on_base_of(one, model) for one in models)
+    full = config.adapter.kind == "full"
+    apart = tuple(one for one in models if full or one.adapter is None or one.path != model.path)
+    return LaunchRewards(models, functions, apart)
 
 
 def require_function_approved(function: FunctionFile) -> None:
@@ -155,23 +184,28 @@ def lines_to_read(function: FunctionFile) -> list[str]:
 
 def as_written(config: RunConfig) -> tuple[str, ...]:
     """The rewards of a run with their weights, for a person."""
-    model = config.model.reward_source
-    written = [(model, config.rewards.model_weight)] if model else []
+    model, rewards = config.model.reward_source, config.rewards
+    written = [(model, rewards.model_weight)] if model else []
+    written += list(zip(rewards.more_models, rewards.more_weights, strict=False))
     weights: Sequence[float] = config.rewards.function_weights or (1.0,) * len(config.rewards.functions)
     written += list(zip(config.rewards.functions, weights, strict=False))
     return tuple(name if weight == 1.0 else f"{name}:{weight:g}" for name, weight in written)
 
 
-def _reward_model(
-    workspace: Workspace, wanted: str, request: LaunchRequest, early: Resolved, model: ResolvedModel, quiet: bool
-) -> ResolvedModel:
+def _reward_model(workspace: Workspace, wanted: str, quiet: bool) -> ResolvedModel:
     reward = resolve_model(workspace, wanted, quiet=quiet)
     if not reward.is_reward_model:
         raise UsageError(f"--reward-model {wanted} has no reward head; name a run of: workbench train reward")
-    if reward.adapter is None or reward.path.resolve() != model.path.resolve():
-        written = request.model or early.config.model.source
-        raise WorkbenchError(
-            f"the reward model {reward.source} does not lie as an adapter over {model.path}: policy and reward model "
-            f"share one base. Train it with: workbench train reward --model {written} --set adapter.kind=lora"
-        )
     return reward
+
+
+def _on_base_of(reward: ResolvedModel, model: ResolvedModel) -> ResolvedModel:
+    """A reward model whose base is the policy's is written with the very same path, by whichever name it is reached."""
+    same = reward.adapter is not None and reward.path.resolve() == model.path.resolve()
+    return replace(reward, path=model.path) if same else reward
+
+
+def _parameters(model: ResolvedModel) -> int:
+    """Weights of a model's base, as its files say; 0 where they do not."""
+    sizes = read_model_sizes(model.path)
+    return 0 if sizes is None else sizes.parameters

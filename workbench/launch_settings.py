@@ -70,7 +70,7 @@ LABELS = {
 FORM_EXPLAINED = {
     "method": "what the run optimises",
     "model": "what is tuned: sample, run:ID, ./folder, ./file.gguf or hf:ORG/NAME",
-    "reward_model": "what judges the rollouts: a run of train reward over the same base",
+    "reward_model": "what judges the rollouts: a run of train reward, best over the same base; several with weights",
     "rewards": "Python functions that judge them, too, with weights: lexicon.py:positive:0.3",
     "data": "a dataset or preference set; several with their shares: A:0.7 B:0.3",
     "name": "what to call the run; empty: after its model",

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from engine.errors import EngineError
 from engine.run.config import RunConfig
+from engine.run.reward_models import model_folders
 from workbench.model_names import cache_folder
 from workbench.run_list import Run, all_runs
 from workbench.workspace import Workspace
@@ -77,8 +78,7 @@ def _uses(workspace: Workspace | None, runs: list[tuple[Run, RunConfig]]) -> dic
     uses: dict[str, list[str]] = {}
     for run, config in runs:
         assert workspace is not None
-        model = config.model
-        for path in {model.path, model.adapter, model.reward_path, model.reward_adapter} - {""}:
+        for path in model_folders(config):
             uses.setdefault(str(workspace.resolve(path)), []).append(run.id)
     return uses
 

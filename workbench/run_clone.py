@@ -47,7 +47,7 @@ def clone_request(run: Run) -> LaunchRequest:
         method=config.run.method,
         model=_model(run, config.model.source, config.model.path, config.model.adapter),
         data=as_written(config.data),
-        reward_model=_reward_model(run, config),
+        reward_models=_reward_models(run, config),
         rewards=_functions(run, config),
         settings=tuple(f"{key}={as_typed(value)}" for key, value in choices.items()),
         device=config.train.device if config.train.device != "auto" else "",
@@ -83,9 +83,12 @@ def _model(run: Run, source: str, path: str, adapter: str) -> str:
     return str(run.workspace.resolve(adapter or path))
 
 
-def _reward_model(run: Run, config: RunConfig) -> str:
-    model = _model(run, config.model.reward_source, config.model.reward_path, config.model.reward_adapter)
-    return f"{model}:{config.rewards.model_weight!r}" if model and config.rewards.model_weight != 1.0 else model
+def _reward_models(run: Run, config: RunConfig) -> tuple[str, ...]:
+    model, rewards = config.model, config.rewards
+    more = zip(rewards.more_models, rewards.more_paths, rewards.more_adapters, rewards.more_weights, strict=True)
+    first = (model.reward_source, model.reward_path, model.reward_adapter, rewards.model_weight)
+    named = [(_model(run, source, path, adapter), weight) for source, path, adapter, weight in (first, *more)]
+    return tuple(name if weight == 1.0 else f"{name}:{weight!r}" for name, weight in named if name)
 
 
 def _functions(run: Run, config: RunConfig) -> tuple[str, ...]:

@@ -61,8 +61,8 @@ class LaunchRequest:
     model: str = ""
     data: tuple[str, ...] = ()
     """NAME or NAME:WEIGHT of each source."""
-    reward_model: str = ""
-    """ppo, grpo, rloo: a reward model that judges the rollouts, MODEL or MODEL:WEIGHT."""
+    reward_models: tuple[str, ...] = ()
+    """ppo, grpo, rloo: reward models that judge the rollouts, MODEL or MODEL:WEIGHT each."""
     rewards: tuple[str, ...] = ()
     """ppo, grpo, rloo: Python functions that do, FUNCTION or FUNCTION:WEIGHT each."""
     recipe: Path | None = None
@@ -154,8 +154,10 @@ def plan_run(workspace: Workspace, request: LaunchRequest, *, quiet: bool = Fals
     layers.append((THIS_RUN, found))
     resolved = resolve(request.method, layers)
     remarks = filter(None, (note_on(source, request.method) for source in sources))
-    doubts = reward_model_warnings(workspace, rewards.model)
-    notes = (*doubts, *_notes(model, rewards.model), *overruled, *remarks, *_weight_notes(resolved.config.data))
+    doubts = tuple(doubt for one in rewards.models for doubt in reward_model_warnings(workspace, one))
+    named = [f"model {model.source}: {model.note}"] if model.note else []
+    named += rewards.notes(resolved.config.adapter.kind)
+    notes = (*doubts, *named, *overruled, *remarks, *_weight_notes(resolved.config.data))
     return Plan(workspace, run_id, resolved, model, rewards, request, data, notes, doubts)
 
 
@@ -166,7 +168,7 @@ def create_run(plan: Plan, *, progress: Progress | None = None) -> Run:
     """
     from engine.run.events import append_event
 
-    over = checkpoints_of(plan.workspace, (plan.model, plan.rewards.model))
+    over = checkpoints_of(plan.workspace, (plan.model, *plan.rewards.models))
     keep(over)
     with plan.workspace.new_folder("runs", plan.run_id) as hidden:
         folder = RunFolder(hidden)
@@ -301,11 +303,6 @@ def _found(
         "train": train,
         **of_rewards,
     }
-
-
-def _notes(model: ResolvedModel, reward: ResolvedModel | None) -> tuple[str, ...]:
-    named = (("model", model), ("reward model", reward))
-    return tuple(f"{what} {one.source}: {one.note}" for what, one in named if one is not None and one.note)
 
 
 def _freeze_examples(plan: Plan, folder: RunFolder, steps: Steps, left_out: LeftOut) -> dict[Split, FrozenFile]:

@@ -93,8 +93,8 @@ def dry_run(plan: Plan, go_on: Callable[[], None] = lambda: None) -> dict[str, A
         lengths = replace(lengths, mean=each)
     if cost := cost_of(plan, lengths, steps // every + 1):
         facts |= {**cost.facts(), "seconds_estimate": cost.seconds_a_step * steps}
-    if plan.rewards.model is not None:
-        facts["reward_model"] = plan.rewards.model.source
+    if plan.rewards.models:
+        facts["reward_model"] = plan.rewards.models[0].source
     if rewards := rewards_as_written(config):
         facts["rewards"] = list(rewards)
     return facts

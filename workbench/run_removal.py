@@ -17,6 +17,7 @@ from pathlib import Path
 
 from engine.errors import EngineError
 from engine.run.locks import hold, is_held
+from engine.run.reward_models import model_folders, model_sources
 from engine.run.status import QUIET_AFTER_S
 from workbench.errors import WorkbenchError, explain_os_errors
 from workbench.run_list import Run, all_runs
@@ -107,13 +108,11 @@ def _users_of(run: Run) -> list[str]:
         if other.id == run.id:
             continue
         try:
-            model = other.config().model
+            config = other.config()
         except (EngineError, OSError):
             continue  # a torn run.toml names nothing, and such a run cannot be used in any case
-        sources = (model.source, model.reward_source)
-        paths = (model.path, model.adapter, model.reward_path, model.reward_adapter)
-        if any(source.partition("@")[0] == f"run:{run.id}" for source in sources) or any(
-            _lies_in(run, path) for path in paths if path
+        if any(source.partition("@")[0] == f"run:{run.id}" for source in model_sources(config)) or any(
+            _lies_in(run, path) for path in model_folders(config)
         ):
             users.append(other.id)
     return users

@@ -141,7 +141,8 @@ class GroupedPolicyOptimisation:
         asked = [prompt for prompt in prompts for _ in range(generations)]
         completions = self._sampled(asked, rollout_seeds(self._seed, step, len(asked)))
         self._check()
-        told_DK = self._rewards.of_texts("train", [i for i in indices for _ in range(generations)], completions)
+        places = [i for i in indices for _ in range(generations)]
+        told_DK = self._rewards.of_texts("train", places, asked, completions)
         batches = measure_groups(
             self._roles, self._rewards, prompts, completions, told_DK,
             mini_batches=self._settings.minibatches, temperature=self._settings.temperature, budget=self._budget,
@@ -283,8 +284,8 @@ class GroupedPolicyOptimisation:
         completions = self._sampled(self._held_out, seeds)
         raw_DK = judge_completions(
             self._roles, self._rewards, self._held_out, completions,
-            self._rewards.of_texts("eval", range(len(completions)), completions), budget=self._budget,
-            device=self._device, check=check,
+            self._rewards.of_texts("eval", range(len(completions)), self._held_out, completions),
+            budget=self._budget, device=self._device, check=check,
         )  # fmt: skip
         scores = self._rules.scores(raw_DK, [c.stopped for c in completions], training=False).tolist()
 

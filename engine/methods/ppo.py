@@ -149,7 +149,7 @@ class ProximalPolicyOptimisation:
             self._rewards,
             prompts,
             completions,
-            self._rewards.of_texts(side, places, completions),
+            self._rewards.of_texts(side, places, prompts, completions),
             mini_batches=settings.minibatches,
             temperature=settings.temperature,
             post_eos=settings.score_at == "post_eos",

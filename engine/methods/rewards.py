@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
+from engine.data.examples import PromptExample
 from engine.data.host_copies import queued
 from engine.data.packing import PackedBatch
 from engine.methods.method import Metric, mean_and_error
@@ -81,10 +82,17 @@ class Rewards:
         pairs = zip(self.judges, self.terms, strict=True)
         return next(((judge, term) for judge, term in pairs if isinstance(judge, BaseJudge)), None)
 
-    def of_texts(self, side: str, places: Sequence[int], completions: Sequence[Completion]) -> torch.Tensor:
+    def of_texts(
+        self,
+        side: str,
+        places: Sequence[int],
+        prompts: Sequence[PromptExample],
+        completions: Sequence[Completion],
+    ) -> torch.Tensor:
         """What the judges of texts say, (D, K) on the host; 0 in the columns of the others.
 
-        `places` are the examples of `side` that the completions answer. Raises RewardError.
+        `prompts` are what the completions answer, `places` where they stand among the examples of `side`. Raises
+        RewardError.
         """
         told_DK = torch.zeros(len(completions), len(self.terms))
         columns = [k for k, judge in enumerate(self.judges) if not isinstance(judge, BaseJudge)]
@@ -92,8 +100,8 @@ class Rewards:
             return told_DK
         rows = self.rows[side]
         answers = [
-            Answer(rows[place], self.decode(completion.ids), completion.stopped)
-            for place, completion in zip(places, completions, strict=True)
+            Answer(rows[place], self.decode(completion.ids), completion.stopped, [*prompt.prompt, *completion.ids])
+            for place, prompt, completion in zip(places, prompts, completions, strict=True)
         ]
         for k in columns:
             judge = self.judges[k]

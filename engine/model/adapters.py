@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from engine.model.half_products import are_emulated
 from engine.model.log_probs import TokenScores, hidden_states, token_scores
 from engine.model.lora_layers import (
     ALL_LINEAR,
+    add_fresh_adapter,
     add_saved_adapter,
     fresh_lora_config,
     load_adapter_weights,
@@ -41,6 +42,11 @@ POLICY = "policy"
 REFERENCE = "reference"
 REWARD = "reward"
 VALUE = "value"
+
+
+def reward_role(number: int) -> str:
+    """The role of a run's reward model over its base, numbered from 0."""
+    return REWARD if number == 0 else f"{REWARD}_{number + 1}"
 
 
 class RoleModel:
@@ -186,20 +192,21 @@ def build_roles(
     dora: bool = False,
     targets: str = ALL_LINEAR,
     seed: int = 1,
-    reward_adapter: Path | None = None,
+    reward_adapters: Sequence[Path] = (),
     value_adapter: bool = False,
 ) -> RoleModel:
     """Give `model` its roles.
 
     `start_adapter` is the adapter the run starts from (an SFT run's LoRA): it is copied into the trained adapter, whose
     shape is then the start's and not what the arguments say, and kept, frozen, as the reference; without one the
-    reference is the base alone. `reward_adapter` adds the frozen role "reward", and with `value_adapter` the role
-    "value", which begins as a copy of it and trains. `kind="full"` trains the base itself (a
-    start adapter is merged into it first); "lora" and "qlora" differ in how the base was loaded and not here.
+    reference is the base alone. Each of `reward_adapters` adds a frozen role (`reward_role`), and `value_adapter` the
+    role "value", which trains: it begins as a copy of the first of them, else of the start, else fresh. `kind="full"`
+    trains the base itself (a start adapter is merged into it first); "lora" and "qlora" differ in how the base was
+    loaded and not here.
     """
     torch.manual_seed(seed)
     if kind == "full":
-        if reward_adapter is not None:
+        if reward_adapters:
             raise ConfigError(
                 '[adapter] kind = "full": a reward model that shares the base needs an adapter for the policy. '
                 'Set adapter.kind = "lora"'
@@ -219,12 +226,17 @@ def build_roles(
         load_adapter_weights(peft_model, start_adapter, trained)
         add_saved_adapter(peft_model, start_adapter, REFERENCE)
         roles[REFERENCE] = REFERENCE
-    if reward_adapter is not None:
-        add_saved_adapter(peft_model, reward_adapter, REWARD)
-        roles[REWARD] = REWARD
-        if value_adapter:
-            add_saved_adapter(peft_model, reward_adapter, VALUE)
-            roles[VALUE] = VALUE
+    for number, adapter in enumerate(reward_adapters):
+        role = reward_role(number)
+        add_saved_adapter(peft_model, adapter, role)
+        roles[role] = role
+    if value_adapter:
+        begun = next(iter(reward_adapters), start_adapter)
+        if begun is not None:
+            add_saved_adapter(peft_model, begun, VALUE)
+        else:
+            add_fresh_adapter(peft_model, config, VALUE)
+        roles[VALUE] = VALUE
     # Imported here: it loads peft, which a run of full fine-tuning does without.
     from engine.model.lora_product import use_lora_products
 

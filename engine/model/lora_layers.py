@@ -102,6 +102,12 @@ def add_saved_adapter(peft_model: Any, folder: Path, name: str) -> None:
     load_adapter_weights(peft_model, folder, name)
 
 
+def add_fresh_adapter(peft_model: Any, config: Any, name: str) -> None:
+    """One more adapter over the same base, of the shape of `config`, which changes nothing before it has learnt."""
+    with _peft_asides():
+        peft_model.add_adapter(name, config)
+
+
 @contextmanager
 def _peft_asides() -> Iterator[None]:
     """What peft 0.21 says of its own ways, and of nothing that was asked of it."""

@@ -112,7 +112,7 @@ def reckon(
     logits = _logit_bytes(config, sizes, tokens * share, compute, cuda)
     kept, sampling = _rollout_bytes(config, sizes, facts, compute, cuda)
     return MemoryEstimate(
-        weights=_weight_bytes(config, sizes, compute),
+        weights=_weight_bytes(config, sizes, compute) + config.rewards.apart_parameters * compute,
         adapter=0 if full else trained * FP32 + _frozen_adapters(config) * adapter_parameters(config, sizes) * FP32,
         gradients=gradients,
         optimizer=2 * trained * FP32,
@@ -227,7 +227,20 @@ def _weight_bytes(config: RunConfig, sizes: ModelSizes, compute: int) -> int:
 def _frozen_adapters(config: RunConfig) -> int:
     """Adapters that are not trained, of a rank that is taken to be the policy's: the one that the run began from stays
     beside its copy as the reference, and the reward model that judges rollouts is one."""
-    return bool(config.model.adapter) + (config.run.method in ON_ROLLOUTS)
+    return bool(config.model.adapter) + _reward_adapters(config)
+
+
+def _reward_adapters(config: RunConfig) -> int:
+    """Reward models that are adapters over the run's base; where none is named, one is expected, unless functions
+    judge alone."""
+    if config.run.method not in ON_ROLLOUTS:
+        return 0
+    model, rewards = config.model, config.rewards
+    named = [(model.reward_path, model.reward_adapter), *zip(rewards.more_paths, rewards.more_adapters, strict=False)]
+    there = [adapter for path, adapter in named if path or adapter]
+    if not there:
+        return int(not rewards.functions)
+    return sum(bool(adapter) and path == model.path for path, adapter in named)
 
 
 def _rollout_bytes(

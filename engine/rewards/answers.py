@@ -30,6 +30,8 @@ class Answer:
     """Without the tokens that end a turn."""
     stopped: bool
     """Whether it ended by itself."""
+    ids: Sequence[int] = ()
+    """Prompt and completion in the policy's tokens, for a judge that has the very same."""
 
 
 class FunctionJudge:

@@ -11,16 +11,31 @@ from dataclasses import dataclass
 
 from engine.run.config_bounds import bounded as _key
 
-WRITTEN_BY_LAUNCH = ("model_weight", "functions", "function_weights", "function_files", "function_sha256")
+WRITTEN_BY_LAUNCH = (
+    *("model_weight", "more_models", "more_paths", "more_adapters", "more_sha256", "more_weights", "apart_parameters"),
+    *("functions", "function_weights", "function_files", "function_sha256"),
+)
 """Keys that have flags of their own, or that a launch finds out."""
 
 
 @dataclass(frozen=True)
 class RewardsConfig:
-    """[rewards]: Python functions that judge completions, and the weights of all rewards."""
+    """[rewards]: what judges completions beside the reward model of [model], and the weights of all rewards."""
 
     model_weight: float = 1.0
     """Of the reward model of [model] in the sum of the rewards."""
+    more_models: tuple[str, ...] = ()
+    """Further reward models, as the person wrote them; the first is that of [model]."""
+    more_paths: tuple[str, ...] = ()
+    """The base folder of each, or its own where it has no adapter."""
+    more_adapters: tuple[str, ...] = ()
+    """The adapter folder of each; empty for one that has none."""
+    more_sha256: tuple[str, ...] = ()
+    """Fingerprint of each."""
+    more_weights: tuple[float, ...] = ()
+    """Of each in the sum."""
+    apart_parameters: int = _key(0, at_least=0)
+    """Weights of the reward models that do not share the run's base and are held beside it."""
     functions: tuple[str, ...] = ()
     """Python functions, as the person wrote them: FILE.py:FUNCTION or MODULE:FUNCTION."""
     function_weights: tuple[float, ...] = ()

@@ -67,6 +67,11 @@ def _ppo_fault(config: RunConfig) -> Fault | None:
     ppo = config.ppo
     if fault := _estimator_fault("ppo", ppo.kl_in, ppo.kl_estimator):
         return fault
+    if ppo.value_model == "adapter" and config.adapter.kind == "full":
+        return "ppo.value_model", (
+            "is an adapter, but adapter.kind is full: there are none. Set it to head, which reads the reference's "
+            "hidden states, or take adapter.kind = lora"
+        )
     if ppo.kl_control == "adaptive" and ppo.kl_coef == 0:
         return "ppo.kl_coef", "must be > 0 for ppo.kl_control = adaptive, which multiplies it. 0.05 is usual"
     for key in ("kl_target", "kl_horizon"):

@@ -261,9 +261,10 @@ _OTHER_REWARDS = ("chosen", "rejected", "margins", "accuracies")
 
 
 def reward_labels(config: RunConfig) -> tuple[str, ...]:
-    """What each reward of a run is called in the names of metrics: the reward model first, then each function."""
-    names = [_name_of_model(config.model.reward_source)] if config.model.reward_adapter else []
-    labels = source_labels([*_OTHER_REWARDS, *names, *config.rewards.function_names])
+    """What each reward of a run is called in the names of metrics: reward models first, then functions."""
+    first = [config.model.reward_source] if config.model.reward_adapter or config.model.reward_path else []
+    models = [_name_of_model(source) for source in (*first, *config.rewards.more_models)]
+    labels = source_labels([*_OTHER_REWARDS, *models, *config.rewards.function_names])
     return labels[len(_OTHER_REWARDS) :]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from engine import train
+from engine.model.heads import load_reward_head
 from engine.rewards.approvals import approve
 from engine.rewards.frozen import freeze_functions
 from engine.rewards.function_files import FunctionFile
@@ -21,6 +22,7 @@ from engine.run.folder import RunFolder
 from engine.run.metrics_log import read_metrics
 from engine.run.samples_log import read_samples
 from engine.run.status import new_status, read_status, write_status
+from tests.engine.conftest import write_tiny_model
 from tests.engine.run_maker import make_run
 from tests.engine.test_training_runs import run, weights
 
@@ -111,6 +113,108 @@ def test_a_full_policy_is_judged_by_functions(make: Make) -> None:
     assert steps[3]["objective/kl"] != 0.0
 
 
+class TestPpo:
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {},
+            {"ppo__value_model": "head"},
+            {"ppo__value_model": "head", "adapter__kind": "full", "optim__lr": 1e-3},
+        ],
+        ids=["adapter", "head", "full"],
+    )
+    def test_the_value_begins_at_0_and_moves(self, make: Make, settings: dict[str, Any]) -> None:
+        folder = make("run", "ppo", "length", ppo__value_warmup=1, **settings)
+        steps = run(folder)
+        first = steps[1]
+        assert first["val/explained_variance"] == pytest.approx(0.0, abs=1e-5)
+        assert first["objective/raw_scores"] == pytest.approx(first["rewards/length/mean"])
+        assert first["objective/kl"] == 0.0
+        # With all weights training the head's products are added up in another order where a gradient is wanted.
+        assert steps[2]["val/first_ratio_deviation"] <= (1e-5 if "adapter__kind" in settings else 0.0)
+        assert abs(steps[2]["val/explained_variance"]) > 1e-3
+        assert steps[3]["objective/kl"] != 0.0
+
+    def test_it_resumes_bit_equal_after_a_failure(
+        self, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = make("whole", "ppo", "failing", ppo__value_warmup=1)
+        expected = run(whole)
+        folder = make("halved", "ppo", "failing", ppo__value_warmup=1)
+        fail_after_step(monkeypatch, folder, 2, tmp_path / "flag")
+        assert "returned nan" in failure(folder)
+        (tmp_path / "flag").unlink()
+        assert run(folder) == expected
+        assert weights(folder, 3) == weights(whole, 3)
+
+    def test_an_adapter_over_no_adapters_is_refused(self) -> None:
+        from engine.errors import ConfigError
+        from engine.run.config_layers import resolve
+
+        with pytest.raises(ConfigError, match=r"value_model = \"adapter\": is an adapter, but adapter.kind is full"):
+            resolve("ppo", [("test", {"adapter": {"kind": "full"}})])
+
+
+@pytest.fixture(scope="module")
+def judges(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+    """Base and checkpoint of reward runs: two over the base, one over another vocabulary."""
+    place = tmp_path_factory.mktemp("judges")
+    far = write_tiny_model(place / "far-base", seed=5, vocab_size=290)
+    found = {}
+    for name, base, seed in (("near", tiny_model_folder, 1), ("second", tiny_model_folder, 2), ("far", far, 3)):
+        folder = make_run(
+            place / name, "reward", base, train__steps=1, train__seed=seed, evaluation__every=1, eval_rows=4
+        )
+        run(folder)
+        found[name] = (base, folder.checkpoint_path(1))
+    return found
+
+
+class TestRewardModels:
+    """Reward models beside each other and a function: over the base, with a vocabulary of their own, or whole."""
+
+    def settings(self, judges: dict[str, tuple[Path, Path]], first: str, *more: str) -> dict[str, Any]:
+        return {
+            "model__reward_source": f"run:{first}@1",
+            "model__reward_path": str(judges[first][0]),
+            "model__reward_adapter": str(judges[first][1]),
+            "rewards__more_models": [f"run:{one}@1" for one in more],
+            "rewards__more_paths": [str(judges[one][0]) for one in more],
+            "rewards__more_adapters": [str(judges[one][1]) for one in more],
+            "rewards__more_weights": [0.5] * len(more),
+        }
+
+    def test_several_over_the_base_one_apart_and_a_function_are_added_up(
+        self, make: Make, judges: dict[str, tuple[Path, Path]]
+    ) -> None:
+        folder = make("run", "grpo", "length", **self.settings(judges, "near", "second", "far"))
+        steps = run(folder)
+        scales = {name: load_reward_head(checkpoint)[1] for name, (_, checkpoint) in judges.items()}
+        weight = {"near": 1.0, "second": 0.5, "far": 0.5}
+        for step in range(1, 4):
+            line = steps[step]
+            parts = [
+                weight[name] * (line[f"rewards/{name}/mean"] - scale.mean) / scale.std for name, scale in scales.items()
+            ]
+            total = sum(parts) + line["rewards/length/mean"] - line["completions/clipped_ratio"]
+            assert line["reward"] == pytest.approx(total, rel=1e-3, abs=1e-4)
+        (event,) = [e for e in read_events(folder) if e["kind"] == "reward_model_apart"]
+        assert (event["label"], event["same_tokens"]) == ("far", False)
+
+    def test_a_full_policy_is_judged_by_a_model_that_is_kept_as_it_was(
+        self, make: Make, judges: dict[str, tuple[Path, Path]]
+    ) -> None:
+        """The same reward model as a role and apart gives the same first scores."""
+        apart = run(make("full", "grpo", adapter__kind="full", optim__lr=1e-3, **self.settings(judges, "near")))
+        role = run(make("lora", "grpo", **self.settings(judges, "near")))
+        assert apart[0]["eval_reward"] == pytest.approx(role[0]["eval_reward"], abs=1e-3)
+        assert "rewards/near/mean" in apart[1]
+
+    def test_lists_that_do_not_fit_together_are_refused(self, make: Make, judges: dict[str, tuple[Path, Path]]) -> None:
+        settings = self.settings(judges, "near", "far") | {"rewards__more_weights": []}
+        assert "have 1, 1, 1, 0 entries, expected as many of each" in failure(make("run", "grpo", **settings))
+
+
 @pytest.mark.parametrize("scale", ["none", "running"])
 def test_a_run_whose_function_fails_keeps_what_it_learnt_and_resumes_bit_equal(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: str
@@ -172,7 +276,7 @@ def test_what_a_function_needs_and_the_rows_lack_is_told_before_the_first_step(m
 
 
 def test_nothing_that_judges_is_refused(make: Make) -> None:
-    assert "[model] reward_adapter is empty" in failure(make("run", "grpo"))
+    assert "nothing judges the completions: grpo needs a reward model" in failure(make("run", "grpo"))
 
 
 def test_the_child_ends_with_the_worker(make: Make) -> None:

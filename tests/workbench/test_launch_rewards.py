@@ -205,11 +205,11 @@ def test_a_reward_model_has_a_weight_beside_functions(data: Workspace) -> None:
     reward = make_run(data, "1124-reward-r-k3f", model="base", checkpoints=(4,))
     (reward.checkpoint_path(4) / "reward_head.safetensors").write_bytes(b"x")
     approve()
-    run = create_run(plan(data, "lexicon.py:positive", model=str(base), reward_model="run:r:0.7"))
+    run = create_run(plan(data, "lexicon.py:positive", model=str(base), reward_models=("run:r:0.7",)))
     config = read_config(run.folder.config_path)
     assert config.model.reward_source == "run:1124-reward-r-k3f@4"
     assert (config.rewards.model_weight, config.rewards.function_weights) == (0.7, (1.0,))
-    assert clone_request(run).reward_model == "run:1124-reward-r-k3f@4:0.7"
+    assert clone_request(run).reward_models == ("run:1124-reward-r-k3f@4:0.7",)
 
 
 class TestForm:

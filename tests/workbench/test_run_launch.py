@@ -182,7 +182,7 @@ class TestConfig:
         with pytest.raises(UsageError, match="--reward-model"):
             plan(data, "ppo", "questions")
         with pytest.raises(UsageError, match="goes with train ppo"):
-            plan(data, "sft", "demos", reward_model="sample")
+            plan(data, "sft", "demos", reward_models=("sample",))
 
     def test_a_device_that_is_not_there_is_refused(self, data: Workspace) -> None:
         with pytest.raises(WorkbenchError, match="--device cpu"):
@@ -250,7 +250,7 @@ class TestPpo:
         return base
 
     def test_policy_and_reward_model_share_one_base(self, data: Workspace, base: Path) -> None:
-        run = create_run(plan(data, "ppo", "questions", model=str(base), reward_model="run:r"))
+        run = create_run(plan(data, "ppo", "questions", model=str(base), reward_models=("run:r",)))
         model = run.config().model
         assert (model.path, model.reward_path) == ("base", "base")
         assert model.reward_adapter == "runs/1124-reward-r-k3f/checkpoints/step-000004"
@@ -258,7 +258,7 @@ class TestPpo:
         assert set(lines(run, "train")[0]) == {"id", "prompt", "tags"}
 
     def test_the_checkpoint_is_kept_for_it_while_its_own_run_goes_on(self, data: Workspace, base: Path) -> None:
-        made = plan(data, "ppo", "questions", model=str(base), reward_model="run:r")
+        made = plan(data, "ppo", "questions", model=str(base), reward_models=("run:r",))
         reward = RunFolder(data.runs / "1124-reward-r-k3f")
         create_run(made)
         assert reward.needed_path(4).exists()
@@ -267,21 +267,26 @@ class TestPpo:
     def test_a_checkpoint_that_was_replaced_meanwhile_is_told_and_nothing_is_left(
         self, data: Workspace, base: Path
     ) -> None:
-        made = plan(data, "ppo", "questions", model=str(base), reward_model="run:r")
+        made = plan(data, "ppo", "questions", model=str(base), reward_models=("run:r",))
         (data.runs / "1124-reward-r-k3f" / "checkpoints" / "step-000004" / MANIFEST).unlink()
         with pytest.raises(NotFound, match="has just replaced its checkpoint step-000004 by a newer one. Start again"):
             create_run(made)
         assert data.names("runs") == ["1124-reward-r-k3f"]
 
     def test_prompts_come_from_a_preference_set_too(self, data: Workspace, base: Path) -> None:
-        run = create_run(plan(data, "ppo", "prefs", model=str(base), reward_model="run:r"))
+        run = create_run(plan(data, "ppo", "prefs", model=str(base), reward_models=("run:r",)))
         assert len(lines(run, "train")) + len(lines(run, "eval")) == 40
 
-    def test_another_base_is_refused(self, data: Workspace, base: Path) -> None:
-        with pytest.raises(WorkbenchError, match="share one base"):
-            plan(data, "ppo", "questions", model="sample", reward_model="run:r")
+    def test_another_base_is_held_beside_the_model_and_counted(self, data: Workspace, base: Path) -> None:
+        made = plan(data, "ppo", "questions", model=str(base), reward_models=("run:r",))
+        assert (made.rewards.apart, made.resolved.config.rewards.apart_parameters) == ((), 0)
+        other = plan(data, "ppo", "questions", model="sample", reward_models=("run:r",))
+        assert [one.source for one in other.rewards.apart] == ["run:1124-reward-r-k3f@4"]
+        assert any("held beside the model" in note and "no adapter over the same base" in note for note in other.notes)
+
+    def test_without_a_reward_head_it_is_refused(self, data: Workspace, base: Path) -> None:
         with pytest.raises(UsageError, match="no reward head"):
-            plan(data, "ppo", "questions", model=str(base), reward_model=str(base))
+            plan(data, "ppo", "questions", model=str(base), reward_models=(str(base),))
 
 
 class TestPreview:

@@ -40,7 +40,7 @@ def make_ppo(
     """PPO as a run would build it, whose policy has moved where it is `shaken`."""
     head = write_reward_model(folder, scratch)
     roles = build_roles(
-        load(folder), kind=kind, trained=POLICY, start_adapter=None, rank=4, reward_adapter=scratch,
+        load(folder), kind=kind, trained=POLICY, start_adapter=None, rank=4, reward_adapters=[scratch],
         value_adapter=settings.value_model == "adapter",
     )  # fmt: skip
     if shaken:

@@ -61,7 +61,7 @@ def make(
         settings: GrpoConfig | RlooConfig, budget: int = 60
     ) -> tuple[GroupedPolicyOptimisation, list[GroupBatch]]:
         base = load_causal_lm(tiny_model_folder, dtype=torch.float32, device="cpu")
-        roles = build_roles(base, kind="lora", trained=POLICY, start_adapter=None, rank=4, reward_adapter=tmp_path)
+        roles = build_roles(base, kind="lora", trained=POLICY, start_adapter=None, rank=4, reward_adapters=[tmp_path])
         with torch.no_grad():
             for parameter in roles.trainable.values():
                 parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)) * 0.1)

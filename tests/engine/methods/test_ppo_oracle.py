@@ -70,7 +70,7 @@ def make(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Make:
     def build(name: str, completions: list[list[int]], **changes: Any) -> ProximalPolicyOptimisation:
         settings = dict(world.SETTINGS[name])
         settings["missing_eos_penalty"] = settings["missing_eos_penalty"] or 0.0
-        roles = build_roles(load(base), trained=POLICY, reward_adapter=reward, value_adapter=True, **SHAPE)
+        roles = build_roles(load(base), trained=POLICY, reward_adapters=[reward], value_adapter=True, **SHAPE)
         world.fill_adapter(roles.model, POLICY, "policy")
         drawn = [Completion(ids, ids[-1] == world.EOS, []) for ids in completions]
         monkeypatch.setattr(ppo, "sample_policy", lambda *_, **__: drawn)

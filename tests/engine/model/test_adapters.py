@@ -104,7 +104,7 @@ def test_a_reward_adapter_shares_the_base_with_the_policy(
     scale = ScoreScale(0.5, 2.0, 40, "training answers")
     save_weights(trained, tmp_path, base_folder=tiny_model_folder, reward_head=head, reward_scale=scale)
     expected = head(trained.hidden(batch, REWARD)[batch.last_rows_D])
-    both = roles_on(fresh(tiny_model_folder), reward_adapter=tmp_path)
+    both = roles_on(fresh(tiny_model_folder), reward_adapters=[tmp_path])
     loaded, loaded_scale = load_reward_head(tmp_path)
     assert loaded_scale == scale
     assert torch.equal(loaded(both.hidden(batch, REWARD)[batch.last_rows_D]), expected)
@@ -118,7 +118,7 @@ def test_a_value_adapter_begins_as_the_reward_models_and_trains_apart_from_the_p
     trained = roles_on(tiny_model, trained=REWARD)
     shake(trained)
     save_weights(trained, tmp_path, base_folder=tiny_model_folder, reward_head=ScalarHead(32, seed=2))
-    roles = roles_on(fresh(tiny_model_folder), reward_adapter=tmp_path, value_adapter=True)
+    roles = roles_on(fresh(tiny_model_folder), reward_adapters=[tmp_path], value_adapter=True)
     judged = roles.hidden(batch, REWARD).detach()
     assert torch.equal(roles.hidden(batch, VALUE), judged)
     assert {id(p) for p in roles.trainable.values()}.isdisjoint({id(p) for p in roles.value_weights.values()})
@@ -176,7 +176,7 @@ def test_an_unknown_role_and_a_full_policy_with_a_reward_adapter_are_refused(tin
     with pytest.raises(ModelError, match="no role 'reward'"), roles.use(REWARD):
         pass
     with pytest.raises(ConfigError, match=r"adapter\.kind"):
-        build_roles(tiny_model, kind="full", trained=POLICY, start_adapter=None, reward_adapter=tmp_path)
+        build_roles(tiny_model, kind="full", trained=POLICY, start_adapter=None, reward_adapters=[tmp_path])
 
 
 def fresh(folder: Path) -> Any:
