@@ -14,6 +14,7 @@ from engine.data.token_facts import TokenFacts, token_facts
 from engine.model import log_probs, memory_estimate, sampler
 from engine.model.adapters import POLICY, build_roles
 from engine.model.frozen_head import SLICE_BYTES
+from engine.model.half_products import are_emulated
 from engine.model.loading import load_causal_lm
 from engine.model.memory_estimate import (
     CheckpointingChoice,
@@ -76,8 +77,10 @@ def test_activations_are_what_autograd_keeps(tiny_model_folder: Path, sizes: Mod
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         roles.hidden(batch, POLICY)
+    # Where the machine would emulate half precision, full fine-tuning works in fp32.
+    worked = 4 if kind == "full" and are_emulated(torch.bfloat16) else 2
     expected = activation_bytes_a_token(
-        config_of(adapter__kind=kind, adapter__r=4), sizes, 2 if low else 4, checkpointing=False
+        config_of(adapter__kind=kind, adapter__r=4), sizes, worked if low else 4, checkpointing=False
     )
     assert sum(saved.values()) / len(batch.ids_T) == pytest.approx(expected, rel=0.15)
 
