@@ -227,15 +227,10 @@ def build_roles(
         add_saved_adapter(peft_model, start_adapter, REFERENCE)
         roles[REFERENCE] = REFERENCE
     for number, adapter in enumerate(reward_adapters):
-        role = reward_role(number)
+        roles[reward_role(number)] = role = reward_role(number)
         add_saved_adapter(peft_model, adapter, role)
-        roles[role] = role
     if value_adapter:
-        begun = next(iter(reward_adapters), start_adapter)
-        if begun is not None:
-            add_saved_adapter(peft_model, begun, VALUE)
-        else:
-            add_fresh_adapter(peft_model, config, VALUE)
+        _add_value_adapter(peft_model, next(iter(reward_adapters), start_adapter), config)
         roles[VALUE] = VALUE
     # Imported here: it loads peft, which a run of full fine-tuning does without.
     from engine.model.lora_product import use_lora_products
@@ -244,6 +239,14 @@ def build_roles(
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(_is_of_adapter(name, trained) or (VALUE in roles and _is_of_adapter(name, VALUE)))
     return RoleModel(model, peft_model=peft_model, trained=trained, adapters=roles)
+
+
+def _add_value_adapter(peft_model: Any, begun: Path | None, config: Any) -> None:
+    """The value's adapter: a copy of `begun`, or a fresh one of the shape of `config`."""
+    if begun is not None:
+        add_saved_adapter(peft_model, begun, VALUE)
+    else:
+        add_fresh_adapter(peft_model, config, VALUE)
 
 
 def _is_of_adapter(name: str, adapter: str) -> bool:
