@@ -40,6 +40,10 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
         help="several verdicts on a pair: most votes win, all must agree, or a weighted row for each side (majority)",
     )  # fmt: skip
     freeze.add_argument("--min-agreement", type=float, default=0.0, metavar="X", help="least share of the winner (0)")
+    freeze.add_argument(
+        "--adjudication", choices=("decides", "ignore"), default="decides",
+        help="where votes differ, a third voice (label --adjudicate) stands for them (decides)",
+    )  # fmt: skip
     freeze.add_argument("--annotators", default="", metavar="WHO,WHO", help="whose verdicts count (everyone's)")
     freeze.add_argument(
         "--criterion", default="", metavar="C",
@@ -85,6 +89,7 @@ def run_freeze(args: argparse.Namespace) -> int:
         annotators=tuple(filter(None, (who.strip() for who in args.annotators.split(",")))),
         margins=args.margins,
         written=args.written,
+        adjudication=args.adjudication,
         eval_share=args.eval_share,
         seed=args.seed,
         **criterion_of(args.criterion),
@@ -102,6 +107,8 @@ def run_freeze(args: argparse.Namespace) -> int:
         note(f"left out: {left_out}")
     if frozen.info.written:
         note(f"{counted(frozen.info.written, 'pair')} with a written answer, which is chosen")
+    if frozen.info.adjudicated:
+        note(f"{counted(frozen.info.adjudicated, 'pair')} decided by a third voice")
     if made:
         say(f"{made.name}  {counted(made.info.rows, 'written answer')} for SFT")
     if frozen.info.origins.get("rule"):

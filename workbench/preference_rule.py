@@ -2,19 +2,20 @@
 
 Owns the vocabulary of the rule (ties, overlap, agreement, criteria, strength, written answers, whose verdicts count)
 and its meaning. Invariant: every pair ends as rows or under exactly one cause. A repeat is never merged into a first
-verdict: only repeat 0 counts. Refuses to know about files.
+verdict: only first showings are votes, and a third voice stands in their place where the rule says so, never beside
+them. Refuses to know about files.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from workbench.errors import UsageError
 from workbench.judgment_lines import Judgment
-from workbench.judgments import Fold, Showing
+from workbench.judgments import Fold, Showing, is_first
 
 Ties = Literal["drop", "abstain"]
 CAUSES = ("ties", "both_bad", "undecided", "skipped", "unjudged")
@@ -22,6 +23,7 @@ CAUSES = ("ties", "both_bad", "undecided", "skipped", "unjudged")
 Overlap = Literal["majority", "all", "each"]
 Margins = Literal["strength", "none"]
 Written = Literal["chosen", "ignore"]
+Adjudication = Literal["decides", "ignore"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ class FreezeRule:
     written: Written = "chosen"
     """"chosen": an answer that an annotator wrote is chosen, over the answer that lost, or where none did over each of
     the two at half the weight. "ignore": it is as if nobody had written one."""
+    adjudication: Adjudication = "decides"
+    """"decides": where the votes on a pair differ and a third voice was heard on it, only that voice is a vote.
+    "ignore": it is as if nobody had been asked."""
     eval_share: float = 0.1
     """Share of prompts that are held out; 0 to below 1."""
     seed: int = 0
@@ -64,6 +69,8 @@ class FreezeRule:
             raise UsageError(f"margins = {self.margins!r}: must be strength or none.")
         if self.written not in ("chosen", "ignore"):
             raise UsageError(f"written = {self.written!r}: must be chosen or ignore.")
+        if self.adjudication not in ("decides", "ignore"):
+            raise UsageError(f"adjudication = {self.adjudication!r}: must be decides or ignore.")
         if any(not weight > 0 or weight == float("inf") for weight in self.criteria.values()):
             raise UsageError("criteria: each weight must be above 0 (helpful:2,honest:1).")
         if self.overlap == "each" and self.min_agreement:
@@ -77,6 +84,7 @@ class FreezeRule:
     @classmethod
     def from_toml(cls, content: Mapping[str, Any]) -> FreezeRule:
         known = {key: content[key] for key in cls.__dataclass_fields__ if key in content}
+        known.setdefault("adjudication", "ignore")  # as it was before there was one
         known["criteria"] = dict(known.get("criteria", {}))
         return cls(**{**known, "annotators": tuple(content.get("annotators", ()))})
 
@@ -113,6 +121,26 @@ class VerdictsOfPair:
     """By verdict, of those that are votes."""
     written: list[str] = field(default_factory=list)
     """Better answers that annotators wrote, each once."""
+    is_adjudicated: bool = False
+    """Whether the votes are those of a third voice, in place of votes that differed."""
+
+    def add(self, vote: Vote) -> None:
+        """Count what one annotator said."""
+        if vote.verdict == "skip":
+            self.skips += 1
+            return
+        self.votes[vote.verdict] += 1
+        self.origins.append(vote.origin)
+        self.strengths.setdefault(vote.verdict, []).append(vote.strength)
+
+    def hear(self, voices: Iterable[Vote]) -> None:
+        """Let a third voice stand for votes that differ; one that skipped the pair has said nothing."""
+        heard = [vote for vote in voices if vote.verdict != "skip"]
+        if len(self.votes) < 2 or not heard:
+            return
+        self.votes, self.origins, self.strengths, self.is_adjudicated = Counter(), [], {}, True
+        for vote in heard:
+            self.add(vote)
 
     def margin(self, winner: str) -> float | None:
         """The mean strength of the votes for an answer; None where there are none."""
@@ -142,23 +170,31 @@ def verdicts_by_pair(said: Fold, rule: FreezeRule) -> dict[str, VerdictsOfPair]:
     """The verdicts that count, by pair; a showing on which one annotator's lines disagree casts no vote."""
     found: dict[str, VerdictsOfPair] = {}
     by_person: dict[tuple[str, str], dict[str, Judgment]] = {}
+    third: dict[tuple[str, str], dict[str, Judgment]] = {}
     for showing, judgment in said.current.items():
-        if _counts(showing, rule):
-            by_person.setdefault((showing.pair, showing.annotator), {})[showing.criterion] = judgment
+        if rule.annotators and showing.annotator not in rule.annotators:
+            continue
+        who = showing.pair, showing.annotator
+        if is_first(judgment):
+            by_person.setdefault(who, {})[showing.criterion] = judgment
+        elif judgment.purpose == "adjudication" and rule.adjudication == "decides":
+            third.setdefault(who, {})[showing.criterion] = judgment
     for (pair, _), answers in by_person.items():
         of_pair = found.setdefault(pair, VerdictsOfPair())
         vote = _vote(answers, rule)
         if vote is None:
             continue
-        if vote.verdict == "skip":
-            of_pair.skips += 1
-            continue
-        of_pair.votes[vote.verdict] += 1
-        of_pair.origins.append(vote.origin)
-        of_pair.strengths.setdefault(vote.verdict, []).append(vote.strength)
-        if rule.written == "chosen":
+        of_pair.add(vote)
+        if rule.written == "chosen" and vote.verdict != "skip":
             texts = [one.better for one in answers.values() if one.better]
             of_pair.written += [text for text in dict.fromkeys(texts) if text not in of_pair.written]
+    voices: dict[str, list[Vote]] = {}
+    for (pair, _), answers in third.items():
+        if vote := _vote(answers, rule):
+            voices.setdefault(pair, []).append(vote)
+    for pair, heard in voices.items():
+        if pair in found:
+            found[pair].hear(heard)
     for showing in said.conflicts:
         if _counts(showing, rule) and _is_asked(showing.criterion, rule):
             found.setdefault(showing.pair, VerdictsOfPair()).conflicts += 1

@@ -29,7 +29,7 @@ from workbench.workspace import Workspace, now, read_toml, write_toml
 SCHEMA = 1
 Side = Literal["train", "eval"]
 SIDES: tuple[Side, Side] = ("train", "eval")
-WRITTEN = "written"
+WRITTEN, ADJUDICATED = "written", "adjudicated"
 """The tag of a row whose chosen answer an annotator wrote."""
 _MOST_FAULTS_NAMED = 100
 
@@ -52,6 +52,8 @@ class PreferenceInfo:
     """Verdicts by origin; "rule" is synthetic, and is called so wherever it is shown."""
     written: int = 0
     """Pairs whose chosen answer an annotator wrote."""
+    adjudicated: int = 0
+    """Pairs on which a third voice stood for votes that differed."""
     note: str = ""
 
 
@@ -114,11 +116,11 @@ def freeze(
     steps = Steps(2 * sum(one.info.rows for one in opened), progress)
     readings = [_Reading(one, one.judgments(), steps) for one in opened]
     with workspace.new_folder("prefs", name) as folder:
-        counts = dict.fromkeys((*SIDES, *CAUSES, "identical", "conflicts", WRITTEN), 0)
+        counts = dict.fromkeys((*SIDES, *CAUSES, "identical", "conflicts", WRITTEN, ADJUDICATED), 0)
         origins: Counter[str] = Counter()
         groups = {row["group"] for reading in readings for row in reading.rows(rule, counts, origins)}
         if not groups:
-            counts.pop(WRITTEN)
+            del counts[WRITTEN], counts[ADJUDICATED]
             raise _nothing_to_freeze(names, readings, counts)
         files = _write_sides(folder, readings, rule, _held_out_groups(groups, rule), counts)
         content = {
@@ -129,6 +131,7 @@ def freeze(
             "content_sha256": hashlib.sha256("".join(files.values()).encode()).hexdigest(),
             "rule": rule.to_toml(),
             "written": counts.pop(WRITTEN),
+            "adjudicated": counts.pop(ADJUDICATED),
             "counts": counts,
             "origins": dict(origins),
             "files": files,
@@ -184,6 +187,7 @@ class _Reading:
             of_pair = verdicts.get(pair.id, VerdictsOfPair())
             outcome = decide(of_pair, rule)
             counts["conflicts"] += bool(of_pair.conflicts)
+            counts[ADJUDICATED] += of_pair.is_adjudicated
             made = list(_distinct(pair, rows_of(outcome, of_pair, has_strengths=has_strengths)))
             if not made:
                 counts[outcome.cause or "identical"] += 1
