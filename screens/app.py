@@ -47,6 +47,8 @@ class WorkbenchApp(App[int]):
     CSS_PATH = Path(__file__).with_name("app.tcss")
     ENABLE_COMMAND_PALETTE = False
     TITLE = "workbench"
+    only: ClassVar[bool] = False
+    """Whether there is one screen and no way to another."""
     BINDINGS: ClassVar[list[BindingType]] = [
         # Textual quits on ctrl+q, which is flow control in many terminals.
         Binding("ctrl+q", "nothing", "", show=False, priority=True),

@@ -12,10 +12,14 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from engine.run.safe_text import safe
 from workbench.errors import UsageError, WorkbenchError
 from workbench.workspace import Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from screens.app import WorkbenchApp
 
 _NO_SCREENS = ("dumb", "unknown", "")
 
@@ -37,8 +41,12 @@ def open_app(
     annotator: str = "",
     mouse: bool = True,
     guided: bool = False,
+    only: bool = False,
 ) -> int:
-    """Run the app until it is left; its exit code. `annotator` is who judges, instead of who the settings name."""
+    """Run the app until it is left; its exit code. `annotator` is who judges, instead of who the settings name.
+
+    With `only` there is the one station, and this process can start no program any more.
+    """
     require_terminal()
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     # What is imported stays: looking through it for garbage again and again is a tenth of the time to the first frame.
@@ -54,11 +62,19 @@ def open_app(
         from screens.guide import Guide
 
         guide = Guide(workspace)
-    app = WorkbenchApp(workspace, settings=settings, station=station, subject=subject, guide=guide)
+    kind = _only_label() if only else WorkbenchApp
+    app = kind(workspace, settings=settings, station=station, subject=subject, guide=guide)
     code = app.run(mouse=mouse)
     if app.crash is not None:
         raise app.crash
     return code if isinstance(code, int) else app.return_code or 0
+
+
+def _only_label() -> type[WorkbenchApp]:
+    from screens.only_label import OnlyLabelApp, forbid_programs
+
+    forbid_programs()
+    return OnlyLabelApp
 
 
 def main(argv: Sequence[str] | None = None) -> int:

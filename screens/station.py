@@ -43,6 +43,8 @@ READ_ONLY = " read-only"
 """Behind the place, where the header keeps it however narrow it is; the reason is told once."""
 SHOW_PROGRESS_AFTER_S = 0.25
 PROGRESS_EVERY_S = 0.3
+WAYS_OUT = frozenset({"palette", "neighbour", "suspend_process", "lead_on", "freeze", "report", "pairs"})
+"""Actions that lead away from the label screen, which an app of that screen alone has not."""
 KNOWN_ERRORS = (WorkbenchError, EngineError, OSError)
 """What may be told to a person as it is; anything else is a fault of this program and is told as one."""
 
@@ -194,6 +196,8 @@ class Station(Leavable[None]):
         self._show_header()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if self.workbench_app.only and action in WAYS_OUT:
+            return False
         if action == "lead_on" and self.workbench_app.guide is None:
             return False
         return action in ("back", "suspend_process", "cancel") if self.too_small else True

@@ -16,8 +16,11 @@ def open_app(
     annotator: str = "",
     mouse: bool = True,
     guided: bool = False,
+    only: bool = False,
 ) -> int:
     """Run the app on a terminal until it is left; its exit code. UsageError where there is no terminal to draw on."""
     from screens import start
 
-    return start.open_app(workspace, station=station, subject=subject, annotator=annotator, mouse=mouse, guided=guided)
+    return start.open_app(
+        workspace, station=station, subject=subject, annotator=annotator, mouse=mouse, guided=guided, only=only
+    )

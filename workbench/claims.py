@@ -17,7 +17,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,6 +125,12 @@ class Claims:
             yield
         finally:
             os.close(descriptor)
+
+
+def prepare_claims(pair_set_folder: Path) -> None:
+    """Find out once how locks work here, which asks another process: for a program that may start none later."""
+    with suppress(OSError, RunFolderError):
+        _folder_of(pair_set_folder, probe=True)
 
 
 def living_claims(pair_set_folder: Path) -> list[Claim]:

@@ -20,6 +20,10 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adjudicate", action="store_true", help="judge what others disagree on, as the third voice (blind, as ever)"
     )
+    parser.add_argument(
+        "--only", action="store_true",
+        help="this screen and nothing else, for an SSH key (workbench pairs keyline prints its line)",
+    )  # fmt: skip
     parser.add_argument("--workspace", metavar="PATH", help="default: $WORKBENCH_WORKSPACE, else upward from here")
     parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
     parser.epilog = "Without a terminal: workbench pairs judge"
@@ -54,9 +58,30 @@ def run(args: argparse.Namespace) -> int:
     from workbench.labeling_subject import ADJUDICATE, pair_set_of
     from workbench.workspace import check_name
 
+    if args.only:
+        _close_door(args)
     workspace = workspace_of(args)
     if args.annotator:
         check_name(args.annotator, "annotator")
-    pair_set_of(workspace, args.name)
+    pair_set = pair_set_of(workspace, args.name)
+    if args.only:
+        from workbench.claims import prepare_claims
+
+        prepare_claims(pair_set.folder)
     subject = ADJUDICATE + args.name if args.adjudicate else args.name
-    return open_app(workspace, station="label", subject=subject, annotator=args.annotator, mouse=not args.no_mouse)
+    return open_app(
+        workspace, station="label", subject=subject, annotator=args.annotator, mouse=not args.no_mouse, only=args.only
+    )
+
+
+def _close_door(args: argparse.Namespace) -> None:
+    """What --only needs, and what it takes away; before anything of the terminal or the workspace is looked at."""
+    from workbench.errors import UsageError
+    from workbench.label_door import close_door
+
+    close_door()
+    if not args.annotator or not args.workspace:
+        raise UsageError(
+            "--only needs --as WHO and --workspace PATH: who judges, and where, is the owner's to say. "
+            "workbench pairs keyline N WHO prints the whole line."
+        )

@@ -50,6 +50,11 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     status.add_argument("name", metavar="N")
     agreement = add_verb(verbs, "agreement", "how far annotators agree, with each other and themselves", run_agreement)
     agreement.add_argument("name", metavar="N")
+    keyline = add_verb(verbs, "keyline", "the line that lets a person label this set over SSH", run_keyline)
+    keyline.add_argument("name", metavar="N")
+    keyline.add_argument("annotator", metavar="WHO", help="under whose name")
+    keyline.add_argument("--key", metavar="FILE", help="their public key (id_ed25519.pub), to complete the line")
+    keyline.add_argument("--account", metavar="NAME", default="", help="their account on this machine, for sudo (WHO)")
     judging = add_verb(verbs, "judge", "give a verdict, take one back, or let the sample rule judge", run_judge)
     add_judge_options(judging)
 
@@ -207,6 +212,28 @@ def run_agreement(args: argparse.Namespace) -> int:
         write_agreement(report)
     else:
         note("No pair has the verdicts of two people yet, so there is nothing to compare.")
+    return 0
+
+
+def run_keyline(args: argparse.Namespace) -> int:
+    """Print the lines that let an annotator in."""
+    import getpass
+
+    from workbench.keyline import authorized_keys_line, read_public_key, sudo_lines
+    from workbench.pair_sets import open_pairs
+
+    pair_set = open_pairs(workspace_of(args), args.name)
+    key = read_public_key(Path(args.key)) if args.key else ""
+    line = authorized_keys_line(pair_set, args.annotator, key)
+    rule, typed = sudo_lines(pair_set, args.annotator, args.account or args.annotator, getpass.getuser())
+    if args.json:
+        write_json({"schema": SCHEMA, "authorized_keys": line, "sudoers": rule, "command": typed})
+        return 0
+    print(line)
+    note("That is one line for ~/.ssh/authorized_keys of the account that owns this workspace.")
+    note("With an account of their own, instead, in sudoers (visudo -f /etc/sudoers.d/workbench):")
+    note(f"  {rule}")
+    note(f"and they type: {typed}")
     return 0
 
 
