@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from workbench.command_arguments import add_sampling_options, add_verb, add_verbs, positive_integer, workspace_of
-from workbench.command_pairs import add_judge_options, add_show_options, list_sets
+from workbench.command_pairs import add_export_options, add_judge_options, add_show_options, export_battles, list_sets
 from workbench.errors import UsageError
 from workbench.pair_words import judge, pair_set_json, say_made, show_pairs
 from workbench.terminal_output import counted, number, write_fields, write_json
@@ -28,6 +28,7 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     add_verb(verbs, "ls", "list the arenas", run_ls)
     show = add_verb(verbs, "show", "pairs as an annotator sees them", run_show)
     add_show_options(show)
+    add_export_options(add_verb(verbs, "export", "write verdicts as Chatbot Arena battles", run_export))
     judging = add_verb(verbs, "judge", "give a verdict, take one back, or let the sample rule judge", run_judge)
     add_judge_options(judging)
     report = add_verb(verbs, "report", "the win rate of the first model over the second", run_report)
@@ -70,6 +71,13 @@ def run_show(args: argparse.Namespace) -> int:
     from workbench.pair_sets import open_pairs
 
     return show_pairs(open_pairs(workspace_of(args), args.name, "arena"), args)
+
+
+def run_export(args: argparse.Namespace) -> int:
+    """Write battles."""
+    from workbench.pair_sets import open_pairs
+
+    return export_battles(open_pairs(workspace_of(args), args.name, "arena"), args)
 
 
 def run_judge(args: argparse.Namespace) -> int:

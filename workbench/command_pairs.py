@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.command_arguments import (
+    add_machine_options,
     add_sampling_options,
     add_verb,
     add_verbs,
@@ -18,7 +19,7 @@ from workbench.command_arguments import (
 from workbench.command_label import add_form_options, form_from
 from workbench.errors import UsageError
 from workbench.pair_words import judge, pair_set_json, say_made, show_pairs, status_fields
-from workbench.terminal_output import Column, local_time, note, say, write_fields, write_json, write_table
+from workbench.terminal_output import Column, counted, local_time, note, say, write_fields, write_json, write_table
 
 if TYPE_CHECKING:
     from workbench.pair_sets import PairSet
@@ -50,6 +51,15 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     status.add_argument("name", metavar="N")
     agreement = add_verb(verbs, "agreement", "how far annotators agree, with each other and themselves", run_agreement)
     agreement.add_argument("name", metavar="N")
+    rank = add_verb(verbs, "rank", "find the hard pairs, for a set made with --next active", run_rank)
+    rank.add_argument("name", metavar="N")
+    by = rank.add_mutually_exclusive_group(required=True)
+    by.add_argument("--model", metavar="M", help="a reward model; or a tuned model, with --reference")
+    by.add_argument("--votes", action="store_true", help="the annotators so far: where they disagree most")
+    rank.add_argument("--reference", metavar="M", help="what the model was tuned from: its implicit reward ranks")
+    add_machine_options(rank)
+    export = add_verb(verbs, "export", "write verdicts as Chatbot Arena battles, with their models", run_export)
+    add_export_options(export)
     keyline = add_verb(verbs, "keyline", "the line that lets a person label this set over SSH", run_keyline)
     keyline.add_argument("name", metavar="N")
     keyline.add_argument("annotator", metavar="WHO", help="under whose name")
@@ -212,6 +222,64 @@ def run_agreement(args: argparse.Namespace) -> int:
         write_agreement(report)
     else:
         note("No pair has the verdicts of two people yet, so there is nothing to compare.")
+    return 0
+
+
+def add_export_options(parser: argparse.ArgumentParser) -> None:
+    """What `pairs export` and `arena export` take."""
+    parser.add_argument("name", metavar="N")
+    parser.add_argument("--to", metavar="FILE", required=True, help="a new file: .jsonl has lines, .json an array")
+    parser.add_argument("--criterion", default="", metavar="NAME", help="of a set with several questions (the first)")
+
+
+def export_battles(pair_set: PairSet, args: argparse.Namespace) -> int:
+    """Write the verdicts of a pair set or arena as battles."""
+    from workbench.battle_export import battles
+    from workbench.preference_export import write_lines, write_new
+
+    path = Path(args.to).absolute()
+    if path.suffix not in (".json", ".jsonl"):
+        raise UsageError(f"{path}: battles are written as .jsonl (lines) or .json (one array).")
+    rows = list(battles(pair_set, args.criterion))
+    if not rows:
+        raise UsageError(f"{pair_set.name} has no verdicts yet, so there are no battles to write.")
+    count = write_new(path, lambda aside: write_lines(aside, rows, as_array=path.suffix == ".json"))
+    note(f"{counted(count, 'battle')} written to {args.to}, with the models' names.")
+    return 0
+
+
+def run_export(args: argparse.Namespace) -> int:
+    """Write battles."""
+    from workbench.pair_sets import open_pairs
+
+    return export_battles(open_pairs(workspace_of(args), args.name), args)
+
+
+def run_rank(args: argparse.Namespace) -> int:
+    """Rank pairs by how hard they are."""
+    from workbench.model_names import resolve_model
+    from workbench.pair_ranking import rank_by_model, rank_by_votes
+    from workbench.pair_sets import open_pairs
+
+    workspace = workspace_of(args, writable=True)
+    pair_set = open_pairs(workspace, args.name)
+    dropped: dict[str, int] = {}
+    if args.votes:
+        ranked = rank_by_votes(pair_set)
+    else:
+        model, reference = (resolve_model(workspace, one) if one else None for one in (args.model, args.reference))
+        assert model is not None
+        ranked, dropped = rank_by_model(pair_set, model, reference, device=args.device, threads=args.threads)
+    if args.json:
+        write_json({"schema": SCHEMA, "name": pair_set.name, "ranked": ranked, "not_measured": dropped})
+        return 0
+    say(f"{pair_set.name}  {counted(ranked, 'pair')} ranked")
+    for reason, count in dropped.items():
+        note(f"{counted(count, 'pair')} not measured: {reason}")
+    if pair_set.sharing.next_pair != "active":
+        note(
+            f"{pair_set.name} shows its pairs in another order ({pair_set.sharing.next_pair}); make one --next active."
+        )
     return 0
 
 

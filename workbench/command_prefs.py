@@ -66,10 +66,11 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     show.add_argument("--rows", type=positive_integer, default=1, metavar="K", help="rows to show (1)")
     export = add_verb(verbs, "export", "write prompt, chosen and rejected to a file or stdout", run_export)
     export.add_argument("name", metavar="P")
-    export.add_argument("--to", metavar="FILE", help="a new .jsonl or .parquet file; without it JSON lines on stdout")
+    export.add_argument("--to", metavar="FILE", help="a new file, or a folder for datasets; without it lines on stdout")
     export.add_argument(
-        "--format", choices=("jsonl", "parquet"), help="of the file (told from its ending); stdout is always jsonl"
-    )
+        "--format", choices=("jsonl", "parquet", "datasets", "kto", "openai"),
+        help="of TRL: lines, Parquet, a saved dataset, or KTO's unpaired lines; openai: its fine-tuning's preferences",
+    )  # fmt: skip
     export.add_argument("--split", choices=("train", "eval"), help="one side (both)")
 
 
@@ -187,11 +188,11 @@ def run_export(args: argparse.Namespace) -> int:
         count = export(frozen, args.to, args.split, args.format)
         note(f"{counted(count, 'row')} written to {args.to}.")
         return 0
-    if args.format == "parquet":
-        raise UsageError("--format parquet needs --to FILE; stdout gets JSON lines")
+    if args.format in ("parquet", "datasets"):
+        raise UsageError(f"--format {args.format} needs --to; stdout gets JSON lines")
     from workbench.terminal_output import json_line
 
-    for row in export_rows(frozen, args.split):
+    for row in export_rows(frozen, args.split, args.format if args.format in ("kto", "openai") else "trl"):
         print(json_line(row))
     return 0
 

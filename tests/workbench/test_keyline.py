@@ -150,14 +150,21 @@ print("alive", os.umask(0o077) == 0o077)
 
 
 def test_the_process_behind_the_door() -> None:
-    given = {"TERM": "xterm", "HOME": "/root", "TEXTUAL_LOG": "/tmp/x", "WORKBENCH_TRACEBACK": "1", "EVIL": "1"}
+    given = {
+        "TERM": "xterm",
+        "HOME": "/root",
+        "LANG": "C.UTF-8",
+        "TEXTUAL_LOG": "/tmp/x",
+        "WORKBENCH_TRACEBACK": "1",
+        "EVIL": "1",
+    }
     call = [sys.executable, "-I", "-c", PROBE, str(ROOT)]
     done = subprocess.run(call, env=given, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     assert [line for line in lines if "was" in line] == [
         f"{name} was refused" for name in ("subprocess", "system", "exec", "fork", "spawn", "pty", "connect", "ctypes")
     ]
-    assert lines[-2:] == ["['HOME', 'PATH', 'TERM']", "alive True"]
+    assert lines[-2:] == ["['HOME', 'LANG', 'PATH', 'TERM']", "alive True"]
 
 
 def test_only_needs_who_and_where() -> None:
