@@ -149,6 +149,7 @@ print("alive", os.umask(0o077) == 0o077)
 """
 
 
+@pytest.mark.slow
 def test_the_process_behind_the_door() -> None:
     given = {
         "TERM": "xterm",
@@ -172,6 +173,11 @@ def test_only_needs_who_and_where() -> None:
     done = subprocess.run(call, capture_output=True, text=True, check=False, env={"WORKBENCH_WORKSPACE": "/nowhere"})
     assert (done.returncode, done.stdout) == (2, "")
     assert "--only needs --as WHO and --workspace PATH" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_door_opens_the_workspace_that_it_names() -> None:
+    call = [sys.executable, "-I", str(ROOT / "workbench" / "label_door.py"), "s"]
     done = subprocess.run(
         [*call, "--as", "alice", "--workspace", "/nowhere"], capture_output=True, text=True, check=False
     )

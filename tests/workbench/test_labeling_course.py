@@ -189,7 +189,7 @@ class TestExtraShowings:
         seen: list[str] = []
         while True:
             with Sitting(other, "alice") as part:
-                for _ in range(5):
+                for _ in range(17):
                     if part.present is not None:
                         seen.append(shown(part))
                         part.judge("left", 1.0)
