@@ -74,7 +74,7 @@ def sittings(folder: Path, kills: int, judgments: int, draw: random.Random, foun
     while True:
         left = judgments - len(said)
         due = draw.randrange(max(1, left // (kills - died))) if died < kills else None
-        ended = _sit(folder, judgments, due, draw, said)
+        ended = _sit(folder, judgments, due, draw, said, found)
         if ended:
             break
         died += 1
@@ -83,7 +83,9 @@ def sittings(folder: Path, kills: int, judgments: int, draw: random.Random, foun
     _check(folder, said, judgments, died, found)
 
 
-def _sit(folder: Path, judgments: int, kill_after: int | None, draw: random.Random, said: dict[int, str]) -> bool:
+def _sit(
+    folder: Path, judgments: int, kill_after: int | None, draw: random.Random, said: dict[int, str], found: Found
+) -> bool:
     """One sitting; whether it came to its end. It is killed when it has said so many, and a moment later."""
     reads, writes = os.pipe()
     fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, 8 * _WORD)
@@ -105,7 +107,10 @@ def _sit(folder: Path, judgments: int, kill_after: int | None, draw: random.Rand
         whole = len(pending) // _WORD * _WORD
         for place in range(0, whole, _WORD):
             word = pending[place : place + _WORD]
-            said[int(word[1:8])] = word[:1].decode()
+            number = int(word[1:8])
+            if number in said:  # a later sitting was asked again, so what was said had not been kept
+                found.problems.append(f"pair {number}: said {said[number]}, and asked again")
+            said.setdefault(number, word[:1].decode())
             heard += 1
         pending = pending[whole:]
         if kill_after is not None and heard > kill_after and kill_at == math.inf:
