@@ -13,7 +13,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from engine.run.cadence import EVALUATIONS_A_RUN, steps_between
-from engine.run.metric_names import HELD_OUT, METRICS, STANDARD_ERROR, metric_info, source_family
+from engine.run.metric_names import (
+    HELD_OUT,
+    METRICS,
+    STANDARD_ERROR,
+    metric_info,
+    reward_family,
+    reward_labels,
+    source_family,
+)
 from workbench.run_watch import KL, KL_ERROR, KL_PER_TOKEN
 
 if TYPE_CHECKING:
@@ -186,6 +194,7 @@ def panels_of(method: str, metrics: Collection[str], config: RunConfig | None = 
     first = [panel for panel in own if panel.title == own[0].title]
     panels[BEFORE_SOURCES:BEFORE_SOURCES] = first
     panels += own[len(first) :]
+    panels[1:1] = _of_each_reward(metrics, config)
     there = {trace.metric for panel in panels for trace in panel.traces}
     there |= {trace.error for panel in panels for trace in panel.traces}
     rest = [name for name in metrics if name not in there and not _belongs_to_another(name, metrics)]
@@ -211,6 +220,20 @@ def _of_each_source(metrics: Collection[str], config: RunConfig | None) -> list[
             traces = tuple(replace(trace, error="") for trace in panel.traces)
             panels.append(replace(panel, traces=traces, short_title=family, by_name=True))
     return panels
+
+
+def _of_each_reward(metrics: Collection[str], config: RunConfig | None) -> list[Panel]:
+    """What each reward gave, in its own unit and so on an axis of its own, in the order of the run's rewards."""
+    named = {family[0]: name for name in metrics if (family := reward_family(name)) and name.endswith("/mean")
+             and not name.startswith(HELD_OUT)}  # fmt: skip
+    order = reward_labels(config) if config is not None else ()
+    rewards = [reward for reward in order if reward in named] + sorted(named.keys() - set(order))
+    return [
+        replace(
+            _panel(_Wanted((named[reward],), title=f"reward {reward}"), config), short_title=reward[:LONGEST_SOURCE]
+        )
+        for reward in rewards
+    ]
 
 
 def first_step_of(panel: Panel, config: RunConfig | None, total_steps: int) -> int | None:

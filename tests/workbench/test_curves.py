@@ -329,6 +329,16 @@ class TestPanels:
         titles = [panel.title for panel in panels_of("dpo", ["loss", "rewards/margins", "displacement/chosen"])]
         assert titles.index("log-probs since the start") == titles.index("rewards/margins") + 1
 
+    def test_each_reward_has_a_panel_in_the_order_of_the_run(self) -> None:
+        names = [
+            f"{side}rewards/{reward}/{what}" for side in ("", "eval_") for reward in "ab" for what in ("mean", "std")
+        ]
+        config = resolve("grpo", [("", {"rewards": {"functions": ["f.py:b", "f.py:a"]}})]).config
+        panels = panels_of("grpo", ["reward", "eval_rewards/a/mean_standard_error", *names], config)
+        assert [panel.title for panel in panels[:3]] == ["reward", "reward b", "reward a"]
+        assert [trace.metric for trace in panels[1].traces] == ["rewards/b/mean", "eval_rewards/b/mean"]
+        assert "rewards/a/mean" not in [panel.title for panel in panels]
+
     def test_held_out_figures_of_several_sources_share_panels_of_three(self) -> None:
         names = [f"{family}/{source}" for source in "abcd" for family in ("eval_accuracy", "eval_loss")]
         errors = [f"eval_loss_standard_error/{source}" for source in "abcd"]

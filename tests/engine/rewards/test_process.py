@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -184,6 +186,29 @@ class TestLateAndDead:
         asked.append(True)
         with pytest.raises(StopRequested):
             told(process, ["x"])
+
+    def test_it_ends_with_a_worker_that_is_killed(self, tmp_path: Path) -> None:
+        """Also while a function sleeps, which hears of no closed pipe."""
+        (tmp_path / "worker.py").write_text(
+            "import sys\nfrom pathlib import Path\nfrom engine.rewards.process import Callee, Limits, RewardProcess\n"
+            'source = b\'import time\\ndef f(prompts, completions):\\n    print(1); open("begun", "w")\'\n'
+            "source += b'; time.sleep(600)\\n'\n"
+            "process = RewardProcess([Callee('f', Path(sys.argv[0]), source, 'f')], Limits(600.0, 0))\n"
+            "print(process._child.pid, flush=True)\nprocess.scores(0, [], [], {})\n"
+        )
+        command = [sys.executable, str(tmp_path / "worker.py")]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as worker:
+            assert worker.stdout is not None
+            pid = int(worker.stdout.readline())
+            while not (tmp_path / "begun").exists():
+                assert worker.poll() is None
+                time.sleep(0.01)
+            worker.kill()
+        time_up = time.monotonic() + 20
+        while alive(pid) and time.monotonic() < time_up:
+            time.sleep(0.01)
+        assert not alive(pid)
 
     def test_it_ends_with_a_process_that_forgets_it(self, start: Start) -> None:
         process = start("def f(prompts, completions):\n    return [0.0]\n")
