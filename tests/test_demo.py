@@ -103,6 +103,43 @@ def test_the_value_of_its_ppo_foresees_returns_after_warm_up(demo: Any) -> None:
     assert sum(explained) / len(explained) > 0.3
 
 
+@pytest.fixture(scope="module")
+def grouped(demo: Any) -> dict[str, Any]:
+    """GRPO by its sample recipe, from the demo's tuned model against its reward model: method -> the run's ID."""
+    report, path = demo
+    sft, reward = (f"run:{report['runs'][method]}" for method in ("sft", "reward"))
+    recipe = Path(__file__).resolve().parent.parent / "sample_data" / "recipes" / "grpo.toml"
+    asked = ["train", "grpo", "-f", str(recipe), "--model", sft, "--reward-model", reward, "--prompts", "prompts"]
+    done = subprocess.run(
+        [sys.executable, "-m", "workbench.cli", "--workspace", str(path), *asked, "--wait"],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=1800,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return {"grpo": done.stdout.strip()}
+
+
+@pytest.mark.parametrize("method", ["sft", "reward", "dpo", "ppo", "grpo"])
+def test_healthy_runs_raise_no_alarm(demo: Any, grouped: dict[str, Any], method: str) -> None:
+    """And those on rollouts have heard what they judge by: silence because nothing was measured is none."""
+    import workbench as wb
+    from engine.run.alarm_rules import RULES, limits_of
+
+    report, path = demo
+    run = wb.open(path).run({**report["runs"], **grouped}[method])
+    assert [event["what"] for event in run.events() if event["kind"] == "alarm"] == []
+    rows = run.metrics()
+    for rule in RULES:
+        if (limits := limits_of(rule, run.config())) is not None:
+            kept: list[Any] = []
+            readings = 0
+            for line in rows:
+                if row := rule.takes(line.metrics):
+                    found = rule.measure([*kept, (line.step, row)], limits.window)
+                    kept = list(rule.kept([*kept, (line.step, row)], limits.window))
+                    readings += found is not None
+            assert readings >= limits.window, rule.name
+
+
 def test_its_arena_prefers_what_was_trained(demo: Any) -> None:
     rate = demo[0]["arena"]["win_rate"]
     assert rate["low"] > 0.5

@@ -130,8 +130,8 @@ class DisplacementAlarm:
 
     on_alarm: str = _key("note", choices=ACTIONS)
     """off, note, checkpoint, pause (until it is resumed) or stop."""
-    window: int = _key(8, at_least=4)
-    """Steps whose later half is compared with the earlier one."""
+    window: int = _key(5, at_least=1)
+    """Steps in a row that must be above, each with a margin above 0."""
     threshold: float = _key(0.1, at_least=0)
     """Nats a token that the preferred answers must have become less likely since the start."""
 

@@ -98,6 +98,21 @@ def test_a_finished_run(workspace: Workspace, size: tuple[int, int]) -> None:
     drive(script, workspace, size=size, station="curves", subject=RUN)
 
 
+def test_an_alarm_stands_above_the_panels_and_on_their_axes(workspace: Workspace) -> None:
+    folder = recorded(workspace, "stopped", alarm="KL above its target since step 140 (kl). Clone the run")
+    append_event(folder, "alarm", alarm="kl", step=150, onset=140)
+
+    async def script(app: WorkbenchApp, pilot: Pilot[int]) -> None:
+        await sees(pilot, "rewards/accuracies")
+        reason = app.screen.query_one("#reason", Line).text
+        assert reason.startswith("at step 200; resume begins at the start · alarm: KL above its target since step 140")
+        axes = [line for line in curves(app)._plots.text.splitlines() if "step└" in line]
+        assert axes
+        assert all(axis.count("!") == 1 for axis in axes)
+
+    drive(script, workspace, station="curves", subject=RUN)
+
+
 def test_it_follows_a_run_through_a_resume(workspace: Workspace) -> None:
     folder = recorded(workspace, "running")
     lock = hold(folder.lock_path)

@@ -88,6 +88,13 @@ class TestPictures:
         check("ascii", found)
         assert not set("".join(found.split())) & {chr(code) for code in range(0x2800, 0x2900)}
 
+    @pytest.mark.parametrize("plain", [False, True])
+    def test_an_alarm_is_marked_over_what_else_happened_there(self, plain: bool) -> None:
+        happened = tuple(Event(64, kind) for kind in ("checkpoint", "alarm", "resumed"))
+        last = picture(Scene(LOSS, 0, 128, happened), {"loss": points(FALLING)}, plain=plain).splitlines()[-1]
+        assert last.count("!") == 1
+        assert not set(last) & set("┴▲")
+
     def test_smoothed_over_raw(self) -> None:
         noisy = [0.5 + 0.4 * ((step * 7919) % 13 / 13 - 0.5) for step in range(400)]
         panel = Panel("loss", (Trace("loss", "train", smooth=True),), "nats")

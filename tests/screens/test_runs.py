@@ -106,6 +106,20 @@ class TestBoard:
 
         drive(script, workspace, station="runs", subject=FAILED)
 
+    @pytest.mark.parametrize("size", [SIZE, WIDE])
+    def test_an_alarm_is_in_the_row_and_in_words_below(self, workspace: Workspace, size: tuple[int, int]) -> None:
+        folder = RunFolder(workspace.runs / DONE)
+        status = read_status(folder)
+        assert status is not None
+        write_status(folder, replace(status, alarm="completions are cut off since step 3 (cut_off)."))
+
+        async def script(app: WorkbenchApp, pilot: Pilot[int]) -> None:
+            await shown(app, pilot)
+            assert {row.key: row.cells[0] for row in rows(app).rows}[DONE] == "✓ done !"
+            await sees(pilot, "completions are cut off since")
+
+        drive(script, workspace, size=size, station="runs", subject=DONE)
+
     def test_a_step_repaints_the_row(self, workspace: Workspace) -> None:
         async def script(app: WorkbenchApp, pilot: Pilot[int]) -> None:
             await sees(pilot, "4/8  50 %")

@@ -257,6 +257,13 @@ class TestPpo:
         assert model.reward_source == "run:1124-reward-r-k3f@4"
         assert set(lines(run, "train")[0]) == {"id", "prompt", "tags"}
 
+    def test_a_doubtful_reward_model_is_told_of_before_the_start(self, data: Workspace, base: Path) -> None:
+        made = plan(data, "ppo", "questions", model=str(base), reward_model="run:r")
+        (doubt,) = made.doubts
+        assert doubt.startswith("the reward model run:1124-reward-r-k3f@4 was not measured on held-out pairs")
+        assert doubt in made.notes
+        assert dry_run(replace(plan(data, "sft", "demos"), doubts=made.doubts))["doubts"] == [doubt]
+
     def test_the_checkpoint_is_kept_for_it_while_its_own_run_goes_on(self, data: Workspace, base: Path) -> None:
         made = plan(data, "ppo", "questions", model=str(base), reward_models=("run:r",))
         reward = RunFolder(data.runs / "1124-reward-r-k3f")
