@@ -12,7 +12,7 @@ FACTS: dict[str, Any] = {
     "run": "1124-ppo-a-k3f", "method": "ppo", "model": "sample", "device": "cpu", "processes": 1, "data": ["questions"],
     "train_rows": 40, "eval_rows": 10, "steps": 5, "tokens_estimate": 900, "tokens_a_row_estimate": 30,
     "cut_at_max_length_estimate": 0.0, "sample": {"dropped": {}, "rows": 40}, "would_write": "runs/x",
-    "examples_bytes": 4000, "free_megabytes": 900, "sources": (),
+    "examples_bytes": 4000, "free_megabytes": 900, "sources": (), "left_out": {},
 }  # fmt: skip
 
 

@@ -258,7 +258,7 @@ class TestPpo:
         assert set(lines(run, "train")[0]) == {"id", "prompt", "tags"}
 
     def test_a_doubtful_reward_model_is_told_of_before_the_start(self, data: Workspace, base: Path) -> None:
-        made = plan(data, "ppo", "questions", model=str(base), reward_model="run:r")
+        made = plan(data, "ppo", "questions", model=str(base), reward_models=("run:r",))
         (doubt,) = made.doubts
         assert doubt.startswith("the reward model run:1124-reward-r-k3f@4 was not measured on held-out pairs")
         assert doubt in made.notes
