@@ -233,11 +233,13 @@ def build_roles(
         _add_value_adapter(peft_model, next(iter(reward_adapters), start_adapter), config)
         roles[VALUE] = VALUE
     # Imported here: it loads peft, which a run of full fine-tuning does without.
+    from engine.model.gated_layers import use_gated_blocks
     from engine.model.lora_product import use_lora_products
 
     use_lora_products(model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(_is_of_adapter(name, trained) or (VALUE in roles and _is_of_adapter(name, VALUE)))
+    use_gated_blocks(model)
     return RoleModel(model, peft_model=peft_model, trained=trained, adapters=roles)
 
 

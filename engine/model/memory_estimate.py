@@ -100,7 +100,7 @@ def reckon(
         trained *= 2  # the value's is the reward model's, of a rank that is taken to be the policy's
     step_tokens = _tokens_of_a_step(config, facts)
     tokens = max(facts.longest, min(config.train.tokens_per_micro_batch, step_tokens))
-    a_token = activation_bytes_a_token(config, sizes, compute, checkpointing=checkpointing)
+    a_token = activation_bytes_a_token(config, sizes, compute, checkpointing=checkpointing, cuda=cuda)
     if sizes.softcap:
         a_token += sizes.query_heads * facts.longest * FP32 * (1 if checkpointing else sizes.layers)
     activations = round(tokens * a_token * (1 if cuda else HEAP))
@@ -178,9 +178,11 @@ def largest_micro_batch(
     return low * TOKENS_APART
 
 
-def activation_bytes_a_token(config: RunConfig, sizes: ModelSizes, compute: int, *, checkpointing: bool) -> float:
+def activation_bytes_a_token(
+    config: RunConfig, sizes: ModelSizes, compute: int, *, checkpointing: bool, cuda: bool = False
+) -> float:
     """What autograd keeps of one token until its backward pass."""
-    block = _block_bytes(config, sizes, compute)
+    block = _block_bytes(config, sizes, compute, cuda)
     residual = compute * sizes.hidden
     kept = sizes.layers * residual + block if checkpointing else sizes.layers * block
     # The embedding's output, the last norm's input and its output.
@@ -198,7 +200,7 @@ def adapter_parameters(config: RunConfig, sizes: ModelSizes) -> int:
     return sum(config.adapter.r * sum(shape) + (shape[0] if config.adapter.dora else 0) for shape in chosen)
 
 
-def _block_bytes(config: RunConfig, sizes: ModelSizes, compute: int) -> float:
+def _block_bytes(config: RunConfig, sizes: ModelSizes, compute: int, cuda: bool) -> float:
     """What one block keeps of one token without checkpointing; the tests compare it with what autograd has saved."""
     hidden, query, key_value, wide = sizes.hidden, sizes.query, sizes.key_value, sizes.intermediate
     heads = 2 * query + 2 * key_value  # queries, keys, values, and what the kernel gives
@@ -208,9 +210,13 @@ def _block_bytes(config: RunConfig, sizes: ModelSizes, compute: int) -> float:
         # Both norms keep their input and their output before the weight, in fp32; autocast gives each layer its copy.
         copies = (before + behind) * hidden if low else 2 * hidden
         return FP32 * 4 * hidden + compute * (heads + query + copies + (4 if sizes.gated else 2) * wide)
+    ranks = config.adapter.r * (before + behind + 2)
+    plain = config.adapter.kind == "lora" and not config.adapter.dora and config.adapter.dropout == 0
+    if sizes.few_passes and plain and not cuda:
+        # `gated_block`: what it reads, the sum behind attention, attention's output, gate and up, and the open gate.
+        return compute * (heads + 2 * hidden + query + 3 * wide) + FP32 * ranks
     # The norms work in fp32; what layers with the same input read is kept once, for their adapters alone.
     inputs = 2 * hidden + query + (4 if sizes.gated else 2) * wide
-    ranks = config.adapter.r * (before + behind + 2)
     return FP32 * 2 * hidden + compute * (heads + inputs + ranks)
 
 

@@ -44,6 +44,8 @@ class ModelSizes:
     query_heads: int
     matrices: dict[str, tuple[int, int]]
     """Name -> shape of the linear layers inside the blocks, which are what an adapter lies over."""
+    few_passes: bool = False
+    """Whether its layers are those that `gated_block` works on a CPU, as far as its config says."""
 
     @property
     def head_parameters(self) -> int:
@@ -90,6 +92,7 @@ def _sizes(config: dict[str, Any], infos: dict[str, Any]) -> ModelSizes:
         softcap=bool(config.get("attn_logit_softcapping")),
         query_heads=heads,
         matrices=matrices,
+        few_passes=config.get("model_type") == "llama",
     )
 
 

@@ -54,7 +54,7 @@ def test_each_layer_runs_twice_and_keeps_its_input_alone() -> None:
     runs: list[bool] = []
     kept: dict[bool, int] = {}
     for checkpointing in (False, True):
-        roles = build_roles(tiny_decoder("llama"), kind="lora", trained=POLICY, start_adapter=None, rank=2)
+        roles = build_roles(tiny_decoder("qwen3"), kind="lora", trained=POLICY, start_adapter=None, rank=2)
         roles.checkpointing = checkpointing
         roles.model.model.layers[0].mlp.register_forward_pre_hook(lambda *_, on=checkpointing: runs.append(on))
         sizes: dict[int, int] = {}
