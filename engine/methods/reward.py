@@ -79,8 +79,7 @@ class RewardModelling:
 
     def rewards(self, batch: PackedBatch) -> torch.Tensor:
         """Raw reward of each document (D,), read at its last token."""
-        hidden_TH = self._roles.hidden(batch, self._roles.trained)
-        out: torch.Tensor = self.head(hidden_TH.index_select(0, batch.last_rows_D))
+        out: torch.Tensor = self.head(self._roles.hidden(batch, self._roles.trained, batch.last_rows_D))
         return out
 
     def _pair_rewards(self, examples: Sequence[PreferenceExample]) -> tuple[torch.Tensor, torch.Tensor]:

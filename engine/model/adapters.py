@@ -126,11 +126,11 @@ class RoleModel:
             for layer, (active, disabled) in zip(self._layers, before, strict=True):
                 layer._active_adapter, layer._disable_adapters = active, disabled
 
-    def hidden(self, batch: PackedBatch, role: str) -> torch.Tensor:
-        """Hidden states (T, H) of a packed batch, as `role`."""
+    def hidden(self, batch: PackedBatch, role: str, rows_R: torch.Tensor | None = None) -> torch.Tensor:
+        """Hidden states (T, H) of a packed batch, as `role`; with `rows_R` of those rows alone, (R, H)."""
         self._drop_where_trained()
         with self.use(role) as model, self._precision(batch):
-            return self._hidden_states(model, batch, role)
+            return self._hidden_states(model, batch, role, rows_R)
 
     def scores(
         self,
@@ -150,13 +150,16 @@ class RoleModel:
             )
             return scores, hidden_TH
 
-    def _hidden_states(self, model: Any, batch: PackedBatch, role: str) -> torch.Tensor:
+    def _hidden_states(
+        self, model: Any, batch: PackedBatch, role: str, rows_R: torch.Tensor | None = None
+    ) -> torch.Tensor:
         if not self.rows.shared:
-            return hidden_states_in_own_rows(model, batch)
+            hidden_TH = hidden_states_in_own_rows(model, batch)
+            return hidden_TH if rows_R is None else hidden_TH.index_select(0, rows_R)
         if not (self.checkpointing and torch.is_grad_enabled()):
-            return hidden_states(model, batch, share=self.share_prompts)
+            return hidden_states(model, batch, share=self.share_prompts, rows_R=rows_R)
         with checkpointed_layers(model, partial(self._as_trained, role)):
-            return hidden_states(model, batch, share=self.share_prompts)
+            return hidden_states(model, batch, share=self.share_prompts, rows_R=rows_R)
 
     @contextmanager
     def _as_trained(self, role: str) -> Iterator[None]:
@@ -232,15 +235,20 @@ def build_roles(
     if value_adapter:
         _add_value_adapter(peft_model, next(iter(reward_adapters), start_adapter), config)
         roles[VALUE] = VALUE
-    # Imported here: it loads peft, which a run of full fine-tuning does without.
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(_is_of_adapter(name, trained) or (VALUE in roles and _is_of_adapter(name, VALUE)))
+    _use_own_layers(model)
+    return RoleModel(model, peft_model=peft_model, trained=trained, adapters=roles)
+
+
+def _use_own_layers(model: Any) -> None:
+    """Work what is frozen, with its adapters, by the engine's own functions where they serve."""
+    # Imported here: they load peft, which a run of full fine-tuning does without.
     from engine.model.gated_layers import use_gated_blocks
     from engine.model.lora_product import use_lora_products
 
     use_lora_products(model)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(_is_of_adapter(name, trained) or (VALUE in roles and _is_of_adapter(name, VALUE)))
     use_gated_blocks(model)
-    return RoleModel(model, peft_model=peft_model, trained=trained, adapters=roles)
 
 
 def _add_value_adapter(peft_model: Any, begun: Path | None, config: Any) -> None:

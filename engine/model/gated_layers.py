@@ -13,7 +13,6 @@ import copy
 from typing import Any
 
 import torch
-from torch import nn
 
 from engine.data.packing import Span
 from engine.model.attention import PACKED, DocumentLayout, packed_attention
@@ -36,15 +35,22 @@ class GatedLayer:
 
     gated_block: GatedBlock
     self_attn: Any
+    is_last: bool = False
+    """Whether only the model's last norm reads what the layer gives."""
 
-    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """As the layer's own."""
+    def forward(
+        self, hidden_states: torch.Tensor, *args: Any, wanted_rows: torch.Tensor | None = None, **kwargs: Any
+    ) -> Any:
+        """As the layer's own; of the last layer the `wanted_rows` alone, and only they are worked behind attention."""
+        if not self.is_last:
+            wanted_rows = None
         layout, embeddings = kwargs.get("document_layout"), kwargs.get("position_embeddings")
         adapters = None
         if not args and layout is not None and embeddings is not None and self._is_plain(hidden_states, kwargs):
             adapters = BlockAdapters.of(self.gated_block)
         if adapters is None or embeddings is None:
-            return super().forward(hidden_states, *args, **kwargs)  # type: ignore[misc]
+            out = super().forward(hidden_states, *args, **kwargs)  # type: ignore[misc]
+            return out if wanted_rows is None else out.index_select(1, wanted_rows)
         cos_Td, sin_Td = (x.expand(1, -1, -1)[0] for x in embeddings)
         x_TH, query, key, value = BeforeAttention.apply(
             hidden_states[0], cos_Td, sin_Td, self.gated_block, adapters.inwards, *adapters.inwards.matrices
@@ -60,7 +66,10 @@ class GatedLayer:
             scaling=self.self_attn.scaling,
             sliding_window=getattr(self.self_attn, "sliding_window", None),
         )
-        out_TH = BehindAttention.apply(x_TH, attended[0].flatten(1), self.gated_block, adapters, *adapters.behind())
+        attended_TO = attended[0].flatten(1)
+        if wanted_rows is not None:
+            x_TH, attended_TO = x_TH.index_select(0, wanted_rows), attended_TO.index_select(0, wanted_rows)
+        out_TH = BehindAttention.apply(x_TH, attended_TO, self.gated_block, adapters, *adapters.behind())
         return out_TH.unsqueeze(0)
 
     def _is_plain(self, hidden_states: torch.Tensor, kwargs: dict[str, Any]) -> bool:
@@ -76,7 +85,7 @@ class GatedLayer:
         )
 
 
-def use_gated_blocks(model: nn.Module) -> int:
+def use_gated_blocks(model: Any) -> int:
     """Let every decoder layer of `model` that can be worked so use `gated_block`; returns how many there are."""
     answers: dict[tuple[type, bool], bool] = {}
     found = 0
@@ -87,6 +96,9 @@ def use_gated_blocks(model: nn.Module) -> int:
         if answers[kind]:
             _regroup(layer)
             found += 1
+    if found:
+        layers = list(model.get_decoder().layers)
+        layers[-1].is_last = all(isinstance(layer, GatedLayer) for layer in layers)
     return found
 
 

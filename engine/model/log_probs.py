@@ -37,16 +37,20 @@ class TokenScores:
     """Mean of log p over the vocabulary, for label smoothing, with gradient; None where it was not asked for."""
 
 
-def hidden_states(model: Any, batch: PackedBatch, *, share: bool = True) -> torch.Tensor:
+def hidden_states(
+    model: Any, batch: PackedBatch, *, share: bool = True, rows_R: torch.Tensor | None = None
+) -> torch.Tensor:
     """Final hidden states (T, H) of a packed batch, in the model's precision, each document seeing only itself.
 
     Without `share` a beginning that documents share goes through the model once for each of them; the rows that come
-    back are those of the batch all the same.
+    back are those of the batch all the same. With `rows_R` they are those rows alone, (R, H), and where the last layer
+    can leave the others out behind its attention, it does.
     """
     if not share and any(span.shared for span in batch.spans):
         apart, back_T = batch.apart()
-        return hidden_states(model, apart).index_select(0, back_T)
+        return hidden_states(model, apart, rows_R=back_T if rows_R is None else back_T.index_select(0, rows_R))
     decoder = model.get_decoder()
+    told = {"wanted_rows": rows_R} if rows_R is not None and _leaves_rows_out(decoder) else {}
     layout = DocumentLayout.of(batch.spans, batch.ids_T.device)
     with attention_mode(model, PACKED):
         output = decoder(
@@ -54,9 +58,16 @@ def hidden_states(model: Any, batch: PackedBatch, *, share: bool = True) -> torc
             position_ids=batch.positions_T.unsqueeze(0),
             use_cache=False,
             document_layout=layout,
+            **told,
         )
     hidden: torch.Tensor = output.last_hidden_state[0]
-    return hidden
+    return hidden if rows_R is None or told else hidden.index_select(0, rows_R)
+
+
+def _leaves_rows_out(decoder: Any) -> bool:
+    """Whether the last layer takes `wanted_rows` (`gated_layers`)."""
+    layers = list(getattr(decoder, "layers", ()))
+    return bool(layers) and getattr(layers[-1], "is_last", False)
 
 
 def token_scores(

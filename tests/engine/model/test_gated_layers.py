@@ -138,3 +138,40 @@ def test_weights_lie_once_and_random_numbers_are_left_alone() -> None:
     attention = model.model.layers[0].self_attn
     bytes_of = {layer.weight.untyped_storage().data_ptr() for layer in (attention.q_proj, attention.v_proj)}
     assert len(bytes_of) == 1
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+@pytest.mark.parametrize(("share", "checkpointing"), [(True, False), (False, False), (True, True)])
+def test_rows_that_nobody_reads_are_left_out(
+    name: str, share: bool, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows of the last layer and their gradients, in the order asked for, one of them twice."""
+    rows, worked = torch.tensor([11, 3, 6, 3]), []
+    roles = roles_of(tiny_decoder(name), served=True, monkeypatch=monkeypatch)
+    roles.share_prompts, roles.checkpointing = share, checkpointing
+    layers_of(roles)[-1].post_attention_layernorm.register_forward_hook(lambda *_: worked.append("own"))
+    upstream = torch.randn(len(rows), roles.hidden_size, generator=torch.Generator().manual_seed(5))
+
+    def outcomes(hidden_RH: torch.Tensor) -> list[torch.Tensor]:
+        (hidden_RH * upstream).sum().backward()
+        gradients = [p.grad for p in roles.trainable.values() if p.grad is not None]
+        for parameter in roles.trainable.values():
+            parameter.grad = None
+        return [t.detach() for t in (hidden_RH, *gradients)]
+
+    expected = outcomes(roles.hidden(pack(DOCUMENTS), POLICY).index_select(0, rows))
+    found = outcomes(roles.hidden(pack(DOCUMENTS), POLICY, rows))
+    assert max(distances(found, expected)) < 5e-6
+    last: Any = layers_of(roles)[-1]
+    assert isinstance(last, GatedLayer) == (not worked) == (name == "llama")
+    if name == "llama":
+        lengths: list[int] = []
+        behind = BehindAttention.apply
+
+        def counted(x_TH: torch.Tensor, *rest: Any) -> Any:
+            lengths.append(len(x_TH))
+            return behind(x_TH, *rest)
+
+        monkeypatch.setattr(BehindAttention, "apply", counted)
+        roles.hidden(pack(DOCUMENTS), POLICY, rows)
+        assert lengths == [14 if share else 18, len(rows)]
