@@ -25,9 +25,10 @@ from engine.data.examples import PromptExample
 from engine.data.packing import Document, pack
 from engine.methods.method import mean_and_error, seed_of
 from engine.methods.rollout import sample_policy
+from engine.methods.shared_rollouts import sampled_together
 from engine.model.adapters import REFERENCE, RoleModel
 from engine.model.sampler import Completion
-from engine.ranks import balanced_groups, own_share, rank, words_of_all, world_size
+from engine.ranks import balanced_groups, own_share, words_of_all
 from engine.run.config import ProbeConfig
 
 PER_SEQUENCE = "kl/policy_reference_nats_per_sequence"
@@ -96,22 +97,19 @@ class Probe:
 
     def _answers(self, prompts: Sequence[PromptExample], temperature: float) -> list[Completion]:
         """One completion a prompt; processes that train together share out the prompts."""
-        mine = prompts[rank() :: world_size()]
-        sampled: list[Completion] = []
-        if mine:
-            sampled = sample_policy(
+
+        def sample(mine: list[int]) -> list[Completion]:
+            return sample_policy(
                 self._roles,
-                mine,
+                [prompts[i] for i in mine],
                 max_new_tokens=self._settings.max_new_tokens,
                 temperature=temperature,
                 stop_ids=self._tokenizer.stop_ids,
                 pad_id=self._tokenizer.pad_id,
-                seeds=[seed_of(self._settings.seed, "probe", p.id) for p in mine],
+                seeds=[seed_of(self._settings.seed, "probe", prompts[i].id) for i in mine],
             )
-        if world_size() == 1:
-            return sampled
-        told = words_of_all([(c.ids, c.stopped, c.log_probs) for c in sampled])
-        return [Completion(*told[i % world_size()][i // world_size()]) for i in range(len(prompts))]
+
+        return sampled_together(len(prompts), sample)
 
     def _logratios(self, completions: Sequence[Completion], check: Callable[[], None]) -> list[list[float]]:
         """log p_policy - log p_reference of each sampled token, in nats, completion by completion."""

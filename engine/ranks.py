@@ -158,6 +158,11 @@ def own_share(groups: Sequence[list[int]]) -> list[list[int]]:
     return padded[rank() :: world]
 
 
+def is_own(place: int) -> bool:
+    """Whether the micro-batch at this place of an update is this process's: every n-th is, as in `own_share`."""
+    return place % world_size() == rank()
+
+
 def merged_sums(sums: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
     """(sum, count) by name, added up over all processes; a process may lack names that another has."""
     if world_size() == 1:

@@ -109,12 +109,14 @@ def _function_judges(
     check: Callable[[], None],
 ) -> list[FunctionJudge]:
     callees = approved_functions(config.rewards, folder.rewards, labels)
+    # Processes look for a stop together, which they cannot while the leading one waits for a function.
+    heard = check if config.train.processes == 1 else lambda: None
     process = RewardProcess(
         callees,
         Limits(config.rewards.time_limit_s, config.rewards.memory_limit_mb),
         inherited=held_descriptors(folder.tree_lock_path),
         tell=lambda what: reporter.event("reward_retried", what=what),
-        check=check,
+        check=heard,
     )
     judges = [FunctionJudge(process, number, str(callee)) for number, callee in enumerate(callees)]
     for judge in judges:

@@ -27,7 +27,7 @@ from engine.errors import CheckpointError, NumericalError, RewardError, StoppedB
 from engine.methods.method import Meter, Method, Reporting, seed_of
 from engine.optimizer import Optimizer
 from engine.probe import PROBE_SECONDS, Probe
-from engine.ranks import leaders_word, leads, rank, sum_gradients, sum_over_ranks, world_size
+from engine.ranks import leaders_word, leads, rank, sum_gradients, sum_over_ranks
 from engine.reporting import Reporter
 from engine.run import control
 from engine.run.cadence import (
@@ -191,7 +191,7 @@ class TrainingLoop:
         torch.manual_seed(seed_of(self._config.train.seed, "step", step, rank()))
         for update in self._method.updates(step):
             total: torch.Tensor | float = 0.0
-            for run in update.micro_batches[rank() :: world_size()]:
+            for run in update.own():
                 terms = run()
                 loss = torch.stack([terms.losses[key] / update.counts[key] for key in terms.losses]).sum()
                 loss.backward()

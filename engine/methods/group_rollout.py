@@ -7,7 +7,7 @@ of a step answers prompt i // G. Shapes: N completion tokens of a micro-batch, D
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 
@@ -17,9 +17,11 @@ from engine.data.examples import PromptExample
 from engine.data.host_copies import on_device, queued
 from engine.data.packing import Document, fill_by_token_budget, pack
 from engine.methods.rewards import Rewards
-from engine.methods.rollout import MeasuredBatch
-from engine.model.adapters import REFERENCE, RoleModel
+from engine.methods.rollout import MeasuredBatch, TokenMeasurements
+from engine.methods.shared_rollouts import micro_batches_with_owner, tell_measurements
+from engine.model.adapters import RoleModel
 from engine.model.sampler import Completion
+from engine.ranks import balanced_groups, sum_over_ranks, world_size
 
 
 @dataclass
@@ -68,23 +70,24 @@ def measure_groups(
 
     `completions` holds the groups of `prompts` one after the other, of equal size. Group g belongs to mini-batch g mod
     `mini_batches`; each mini-batch is packed on its own. `told_DK` is what judges of texts have said of completions.
-    `check` may raise StopRequested.
+    Processes that train together share out the micro-batches, and all of them hold what was measured. `check` may raise
+    StopRequested.
     """
     measured = []
-    for mini_batch, indices in _micro_batches(prompts, completions, mini_batches, budget):
-        check()
+    divided = _mini_batches(prompts, completions, mini_batches, budget)
+    for mini_batch, indices, own in micro_batches_with_owner(divided, check):
         batch = pack(documents_of(prompts, completions, indices), device)
         with torch.no_grad():
-            policy, _ = roles.scores(batch, roles.trained, temperature=temperature, entropy=True)
-            reference, _ = roles.scores(batch, REFERENCE, temperature=temperature)
-            raw_DK, _ = rewards.of_batch(roles, batch, told_DK[indices])
-        assert policy.entropy_N is not None
+            tokens = TokenMeasurements.of(roles, batch, temperature=temperature, own=own)
+            raw_DK = rewards.of_batch(roles, batch, told_DK[indices])[0] if own else rewards.unheard(batch)
+        stopped = tuple(completions[i].stopped for i in indices)
         measured.append(
             GroupBatch(
-                mini_batch, indices, batch, policy.log_probs_N, reference.log_probs_N, policy.entropy_N,
-                tuple(completions[i].stopped for i in indices), raw_DK,
+                mini_batch, indices, batch, tokens.log_probs_N, tokens.reference_N, tokens.entropy_N, stopped, raw_DK,
+                own=own,
             )
         )  # fmt: skip
+    tell_measurements([tensor for b in measured for tensor in b.measurements()])
     return measured
 
 
@@ -100,15 +103,15 @@ def judge_completions(
     check: Callable[[], None],
 ) -> torch.Tensor:
     """What the rewards alone say of each completion, in their order, (D, K); arguments as in `measure_groups`."""
-    raw_DK = queued(told_DK.clone(), device)
     if not rewards.has_base_judge:
-        return raw_DK
-    for _, indices in _micro_batches(prompts, completions, 1, budget):
-        check()
-        batch = pack(documents_of(prompts, completions, indices), device)
-        judged_DK, _ = rewards.of_batch(roles, batch, told_DK[indices])
-        raw_DK.index_copy_(0, on_device(indices, device, torch.int64), judged_DK)
-    return raw_DK
+        return queued(told_DK.clone(), device)
+    raw_DK = torch.zeros(told_DK.shape, device=device)
+    for _, indices, own in micro_batches_with_owner(_mini_batches(prompts, completions, 1, budget), check):
+        if own:
+            batch = pack(documents_of(prompts, completions, indices), device)
+            judged_DK, _ = rewards.of_batch(roles, batch, told_DK[indices])
+            raw_DK.index_copy_(0, on_device(indices, device, torch.int64), judged_DK)
+    return sum_over_ranks(raw_DK)
 
 
 def documents_of(
@@ -125,19 +128,24 @@ def documents_of(
     return documents
 
 
-def _micro_batches(
+def _mini_batches(
     prompts: Sequence[PromptExample], completions: Sequence[Completion], mini_batches: int, budget: int
-) -> Iterator[tuple[int, list[int]]]:
-    """(mini-batch, completions) of every micro-batch; a group is divided only where it alone is over the budget."""
+) -> list[list[list[int]]]:
+    """The completions of every micro-batch of every mini-batch. A group is divided only where it alone is over the
+    budget, or where some of the processes that train together would have nothing to do."""
     generations = len(completions) // len(prompts)
+    divided = []
     for k in range(min(mini_batches, len(prompts))):
+        members = range(k, len(prompts), mini_batches)
+        divide = fill_by_token_budget if len(members) >= world_size() else balanced_groups
         parts: list[list[int]] = []
         sizes: list[int] = []
-        for g in range(k, len(prompts), mini_batches):
+        for g in members:
             group = range(g * generations, (g + 1) * generations)
             room = max(1, budget - len(prompts[g].prompt))
-            for part in fill_by_token_budget([len(completions[i].ids) for i in group], room):
+            for part in divide([len(completions[i].ids) for i in group], room):
                 parts.append([group[i] for i in part])
                 sizes.append(len(prompts[g].prompt) + sum(len(completions[group[i]].ids) for i in part))
-        for filled in fill_by_token_budget(sizes, budget):
-            yield k, sorted(i for part in filled for i in parts[part])
+        filled = balanced_groups(sizes, budget)
+        divided.append([sorted(i for part in parts_of_it for i in parts[part]) for parts_of_it in filled])
+    return divided

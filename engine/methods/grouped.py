@@ -27,6 +27,7 @@ from engine.methods.method import ExampleOrder, HeldOutSources, Metric, Terms, U
 from engine.methods.rewards import Rewards
 from engine.methods.rollout import mini_batch_order, rollout_seeds, sample_policy, sample_rows
 from engine.methods.score_rules import ScoreRules
+from engine.methods.shared_rollouts import sampled_together
 from engine.model.adapters import RoleModel
 from engine.model.sampler import Completion
 from engine.objectives.group_advantages import (
@@ -139,7 +140,7 @@ class GroupedPolicyOptimisation:
         indices = self._order.indices(step)
         prompts = [self._train[i] for i in indices]
         asked = [prompt for prompt in prompts for _ in range(generations)]
-        completions = self._sampled(asked, rollout_seeds(self._seed, step, len(asked)))
+        completions = self._sampled(asked, rollout_seeds(self._seed, step, len(asked)), group=generations)
         self._check()
         places = [i for i in indices for _ in range(generations)]
         told_DK = self._rewards.of_texts("train", places, asked, completions)
@@ -165,18 +166,25 @@ class GroupedPolicyOptimisation:
                 lengths = [length for b in chosen for length in b.counted_lengths]
                 yield Update(
                     {"completions": self._plan.objective.denominator(lengths)},
-                    [partial(self._terms, b, first) for b in chosen],
+                    [partial(self._terms, b, first) for b in chosen if b.own],
                     sum(b.batch.tokens for b in chosen),
+                    shared_out=True,
                 )
                 first = False
 
-    def _sampled(self, prompts: Sequence[PromptExample], seeds: Sequence[int]) -> list[Completion]:
+    def _sampled(self, prompts: Sequence[PromptExample], seeds: Sequence[int], *, group: int = 1) -> list[Completion]:
+        """One completion a prompt; `group` of them in a row are sampled by one process."""
+        settings, tokenizer = self._settings, self._tokenizer
+
+        def sample(mine: list[int]) -> list[Completion]:
+            return sample_policy(
+                self._roles, [prompts[i] for i in mine], max_new_tokens=settings.max_new_tokens,
+                temperature=settings.temperature, stop_ids=tokenizer.stop_ids, pad_id=tokenizer.pad_id,
+                seeds=[seeds[i] for i in mine],
+            )  # fmt: skip
+
         self._check()
-        return sample_policy(
-            self._roles, prompts, max_new_tokens=self._settings.max_new_tokens,
-            temperature=self._settings.temperature, stop_ids=self._tokenizer.stop_ids, pad_id=self._tokenizer.pad_id,
-            seeds=seeds,
-        )  # fmt: skip
+        return sampled_together(len(prompts), sample, group=group)
 
     def _compare(self, batches: Sequence[GroupBatch], completions: Sequence[Completion]) -> torch.Tensor:
         """Fill in each completion's advantage and whether it counts; returns which groups are flat, bool (P,)."""

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from engine.data.mixture import MixedSource, Mixture
-from engine.ranks import merged_sums
+from engine.ranks import merged_sums, rank, world_size
 
 Metric = tuple[torch.Tensor | float, float]
 """A sum and the count it is to be divided by."""
@@ -44,7 +44,14 @@ class Update:
     micro_batches: Sequence[Callable[[], Terms]]
     """Each runs its forward pass when called."""
     tokens: int
-    """Tokens that go forward and backward."""
+    """Tokens that go forward and backward, in all processes."""
+    shared_out: bool = False
+    """`micro_batches` are this process's share already: what they need was measured here. Else each process that trains
+    along is given all of them."""
+
+    def own(self) -> Sequence[Callable[[], Terms]]:
+        """The micro-batches that this process runs."""
+        return self.micro_batches if self.shared_out else self.micro_batches[rank() :: world_size()]
 
 
 class Method(Protocol):

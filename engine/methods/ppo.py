@@ -28,6 +28,7 @@ from engine.methods.ppo_figures import rollout_metrics
 from engine.methods.rewards import Rewards
 from engine.methods.rollout import RolloutBatch, measure, mini_batch_order, rollout_seeds, sample_policy, sample_rows
 from engine.methods.score_rules import ScoreRules
+from engine.methods.shared_rollouts import sampled_together
 from engine.methods.value_function import ValueFunction
 from engine.model.adapters import RoleModel
 from engine.model.sampler import Completion
@@ -35,6 +36,7 @@ from engine.objectives.advantages import generalized_advantages, shaped_rewards,
 from engine.objectives.kl import ESTIMATORS
 from engine.objectives.kl_loss import LOSS_ESTIMATORS
 from engine.objectives.policy_gradient import clipped_policy_loss, clipped_value_loss
+from engine.ranks import sum_over_ranks
 
 if TYPE_CHECKING:
     from engine.data.chat import ChatTokenizer
@@ -114,8 +116,12 @@ class ProximalPolicyOptimisation:
                 yield update
                 made += 1
                 self._step_metrics["policy/updates"] = (0.0 if warming_up else float(made), 1.0)
-                if settings.target_kl > 0 and float(self._update_kl) > settings.target_kl * update.counts["tokens"]:
+                if settings.target_kl > 0 and self._measured_kl() > settings.target_kl * update.counts["tokens"]:
                     return
+
+    def _measured_kl(self) -> float:
+        """k2 to the policy that sampled, summed over the tokens of the last update, of all processes, in nats."""
+        return float(sum_over_ranks(self._update_kl))
 
     def _update(self, chosen: Sequence[RolloutBatch], first: bool, warming_up: bool) -> Update:
         """One optimizer step over the rollouts of a mini-batch."""
@@ -124,23 +130,27 @@ class ProximalPolicyOptimisation:
             "states": float(sum(sum(b.states.lengths) for b in chosen)),
         }
         # A pass of its own for each role: activations of one are kept at a time.
-        passes = [] if warming_up else [partial(self._policy_terms, b, first=first) for b in chosen]
-        passes += [partial(self._value_terms, b, free=warming_up) for b in chosen]
-        return Update(counts, passes, sum(b.batch.tokens for b in chosen))
+        own = [b for b in chosen if b.own]
+        passes = [] if warming_up else [partial(self._policy_terms, b, first=first) for b in own]
+        passes += [partial(self._value_terms, b, free=warming_up) for b in own]
+        return Update(counts, passes, sum(b.batch.tokens for b in chosen), shared_out=True)
 
     def _roll_out(
         self, side: str, places: Sequence[int], prompts: Sequence[PromptExample], seeds: Sequence[int]
     ) -> tuple[list[Completion], list[RolloutBatch]]:
         settings = self._settings
         self._check()
-        completions = sample_policy(
-            self._roles,
-            prompts,
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            stop_ids=self._tokenizer.stop_ids,
-            pad_id=self._tokenizer.pad_id,
-            seeds=seeds,
+        completions = sampled_together(
+            len(prompts),
+            lambda mine: sample_policy(
+                self._roles,
+                [prompts[i] for i in mine],
+                max_new_tokens=settings.max_new_tokens,
+                temperature=settings.temperature,
+                stop_ids=self._tokenizer.stop_ids,
+                pad_id=self._tokenizer.pad_id,
+                seeds=[seeds[i] for i in mine],
+            ),
         )
         self._check()
         batches = measure(

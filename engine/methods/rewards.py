@@ -22,6 +22,7 @@ from engine.methods.method import Metric, mean_and_error
 from engine.model.adapters import REWARD, RoleModel
 from engine.model.heads import ScalarHead, ScoreScale
 from engine.model.sampler import Completion
+from engine.ranks import leads, sum_over_ranks
 from engine.rewards.answers import Answer
 
 IN_ITS_OWN_UNIT = ScoreScale(0.0, 1.0)
@@ -91,7 +92,8 @@ class Rewards:
     ) -> torch.Tensor:
         """What the judges of texts say, (D, K) on the host; 0 in the columns of the others.
 
-        `prompts` are what the completions answer, `places` where they stand among the examples of `side`. Raises
+        `prompts` are what the completions answer, `places` where they stand among the examples of `side`. Of processes
+        that train together the leading one asks for all, so that a judge sees a step as it does with one. Raises
         RewardError.
         """
         told_DK = torch.zeros(len(completions), len(self.terms))
@@ -103,11 +105,11 @@ class Rewards:
             Answer(rows[place], self.decode(completion.ids), completion.stopped, [*prompt.prompt, *completion.ids])
             for place, prompt, completion in zip(places, prompts, completions, strict=True)
         ]
-        for k in columns:
+        for k in columns if leads() else ():
             judge = self.judges[k]
             assert not isinstance(judge, BaseJudge)
             told_DK[:, k] = torch.tensor(judge.scores(answers), dtype=torch.float32)
-        return told_DK
+        return sum_over_ranks(told_DK)
 
     def of_batch(
         self, roles: RoleModel, batch: PackedBatch, told_DK: torch.Tensor
@@ -124,6 +126,10 @@ class Rewards:
                 raw_DK[:, k] = judge.head(judged_TH.index_select(0, batch.last_rows_D))
                 first_TH = judged_TH if first_TH is None else first_TH
         return raw_DK, first_TH
+
+    def unheard(self, batch: PackedBatch) -> torch.Tensor:
+        """Zeros in the place of raw scores (D, K) that another process finds and tells."""
+        return torch.zeros(len(batch.spans), len(self.terms), device=batch.ids_T.device)
 
     @property
     def told_apart(self) -> bool:

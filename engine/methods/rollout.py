@@ -8,19 +8,21 @@ that have a value, H hidden.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from engine.data.examples import PromptExample
-from engine.data.packing import Document, PackedBatch, fill_by_token_budget, pack
+from engine.data.packing import Document, PackedBatch, pack
 from engine.methods.method import seed_of
 from engine.methods.rewards import Rewards
+from engine.methods.shared_rollouts import micro_batches_with_owner, tell_measurements
 from engine.methods.value_function import ValueFunction, ValueStates, value_states
 from engine.model.adapters import POLICY, REFERENCE, RoleModel
 from engine.model.sampler import Completion, sample
+from engine.ranks import balanced_groups
 
 if TYPE_CHECKING:
     from engine.data.chat import ChatTokenizer
@@ -28,6 +30,30 @@ if TYPE_CHECKING:
 
 def _to_come() -> torch.Tensor:
     return torch.zeros(0)
+
+
+@dataclass(frozen=True)
+class TokenMeasurements:
+    """What policy and reference say of the tokens of a micro-batch before the update, without gradient, (N,) each."""
+
+    log_probs_N: torch.Tensor
+    """log p of the policy that sampled, from the training forward, nats."""
+    reference_N: torch.Tensor
+    """log p of the reference, nats."""
+    entropy_N: torch.Tensor
+    """Entropy of the policy at each token, nats."""
+    reference_TH: torch.Tensor | None = None
+    """Hidden states of the reference, in the model's precision."""
+
+    @classmethod
+    def of(cls, roles: RoleModel, batch: PackedBatch, *, temperature: float, own: bool) -> TokenMeasurements:
+        """Measured here, or, where the batch is another process's, zeros until that one tells."""
+        if not own:
+            return cls(*(torch.zeros(len(batch.targets_N), device=batch.ids_T.device) for _ in range(3)))
+        policy, _ = roles.scores(batch, roles.trained, temperature=temperature, entropy=True)
+        reference, reference_TH = roles.scores(batch, REFERENCE, temperature=temperature)
+        assert policy.entropy_N is not None
+        return cls(policy.log_probs_N, reference.log_probs_N, policy.entropy_N, reference_TH)
 
 
 @dataclass
@@ -52,6 +78,12 @@ class MeasuredBatch:
     score_D: torch.Tensor = field(default_factory=_to_come)
     """The score that the objective sees; filled in, as what follows, once all micro-batches are measured."""
     advantages_N: torch.Tensor = field(default_factory=_to_come)
+    own: bool = field(default=True, kw_only=True)
+    """Whether it is this process's to run. What stands in the others was measured by those whose they are."""
+
+    def measurements(self) -> list[torch.Tensor]:
+        """What one process has measured and all are told of."""
+        return [self.log_probs_N, self.reference_N, self.entropy_N, self.raw_DK]
 
 
 @dataclass(kw_only=True)
@@ -61,11 +93,14 @@ class RolloutBatch(MeasuredBatch):
     states: ValueStates
     """The states that have a value."""
     features_SH: torch.Tensor
-    """Hidden state that the value is read from before the update, fp32."""
+    """Hidden state that the value is read from before the update, fp32; none where the batch is another process's."""
     values_S: torch.Tensor
     """Value of each state before the update."""
     returns_S: torch.Tensor = field(default_factory=_to_come)
     """Filled in with the advantages."""
+
+    def measurements(self) -> list[torch.Tensor]:
+        return [*super().measurements(), self.values_S]
 
 
 def sample_policy(
@@ -115,41 +150,47 @@ def measure(
 
     `told_DK` is what judges of texts have said of the completions. Rollout i belongs to mini-batch i mod
     `mini_batches`; each mini-batch is packed on its own. With `post_eos` there is a state after the end-of-turn, too.
-    Scores, advantages and returns are left empty. `check` may raise StopRequested.
+    Scores, advantages and returns are left empty. Processes that train together share out the micro-batches, and all of
+    them hold what was measured. `check` may raise StopRequested.
     """
     documents = [
         Document.completion(prompt.prompt, completion.ids)
         for prompt, completion in zip(prompts, completions, strict=True)
     ]
+    divided = _mini_batches([len(d.ids) for d in documents], mini_batches, budget)
     measured = []
-    for mini_batch, group in _micro_batches([len(d.ids) for d in documents], mini_batches, budget):
-        check()
+    for mini_batch, group, own in micro_batches_with_owner(divided, check):
         batch = pack([documents[i] for i in group], device)
         stopped = tuple(completions[i].stopped for i in group)
         states = value_states(batch, stopped, post_eos=post_eos)
         with torch.no_grad():
-            policy, _ = roles.scores(batch, roles.trained, temperature=temperature, entropy=True)
-            reference, reference_TH = roles.scores(batch, REFERENCE, temperature=temperature)
-            raw_DK, judged_TH = rewards.of_batch(roles, batch, told_DK[group])
-            frozen_TH = reference_TH.float() if judged_TH is None else judged_TH
-            features_SH = value.features(batch, states, frozen_TH=frozen_TH)
-            values_S = value(features_SH)
-        assert policy.entropy_N is not None
+            tokens = TokenMeasurements.of(roles, batch, temperature=temperature, own=own)
+            if own:
+                raw_DK, judged_TH = rewards.of_batch(roles, batch, told_DK[group])
+                frozen_TH = tokens.reference_TH if judged_TH is None else judged_TH
+                features_SH = value.features(batch, states, frozen_TH=frozen_TH)
+                values_S = value(features_SH)
+            else:
+                raw_DK, features_SH = rewards.unheard(batch), _to_come()
+                values_S = torch.zeros(sum(states.lengths), device=device)
         measured.append(
             RolloutBatch(
-                mini_batch, group, batch, policy.log_probs_N, reference.log_probs_N, policy.entropy_N, stopped, raw_DK,
-                states=states, features_SH=features_SH, values_S=values_S,
+                mini_batch, group, batch, tokens.log_probs_N, tokens.reference_N, tokens.entropy_N, stopped, raw_DK,
+                states=states, features_SH=features_SH, values_S=values_S, own=own,
             )
         )  # fmt: skip
+    tell_measurements([tensor for b in measured for tensor in b.measurements()])
     return measured
 
 
-def _micro_batches(sizes: Sequence[int], mini_batches: int, budget: int) -> Iterator[tuple[int, list[int]]]:
-    """(mini-batch, rollout indices) of every micro-batch."""
+def _mini_batches(sizes: Sequence[int], mini_batches: int, budget: int) -> list[list[list[int]]]:
+    """Rollout indices of every micro-batch of every mini-batch: a pure function of `sizes` and the processes."""
+    divided = []
     for k in range(min(mini_batches, len(sizes))):
         members = list(range(k, len(sizes), mini_batches))
-        for group in fill_by_token_budget([sizes[i] for i in members], budget):
-            yield k, [members[i] for i in group]
+        groups = balanced_groups([sizes[i] for i in members], budget)
+        divided.append([[members[i] for i in group] for group in groups])
+    return divided
 
 
 def mini_batch_order(batches: Sequence[MeasuredBatch], seed: int, step: int, epoch: int) -> list[int]:

@@ -6,7 +6,7 @@ step. Bounds of one key stand beside its default.
 
 from __future__ import annotations
 
-from engine.run.config import ON_ROLLOUTS, DataConfig, RunConfig
+from engine.run.config import DataConfig, RunConfig
 from engine.run.config_grouped import GrpoConfig
 from engine.run.config_ppo import KL_IN_LOSS, KL_IN_REWARD, PpoConfig
 from engine.run.config_preference import CpoConfig, DpoConfig
@@ -33,8 +33,6 @@ def together_fault(config: RunConfig) -> Fault | None:
         return _smoothing_fault("dpo", config.dpo) or _dpo_fault(config.dpo)
     if method == "cpo":
         return _smoothing_fault("cpo", config.cpo)
-    if method in ON_ROLLOUTS and config.train.processes > 1:
-        return "train.processes", f"{method} trains in one process. Set it to 1, or name one device with --gpus"
     if method == "ppo":
         return _ppo_fault(config)
     if method in ("grpo", "rloo"):

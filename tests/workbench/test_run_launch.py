@@ -340,10 +340,6 @@ class TestPreview:
         ):
             plan(data, "sft", "demos", settings=("train.processes=50",), device="cpu")
 
-    def test_ppo_is_refused_more_than_one_process(self, data: Workspace) -> None:
-        with pytest.raises(ConfigError, match=r"--gpus: \[train\] processes = 2: ppo trains in one process"):
-            plan(data, "ppo", "questions", gpus=(0, 1))
-
     def test_wrong_use(self, data: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
         for arguments, said in (
             (["--gpus", "0,one"], "expected indices"),

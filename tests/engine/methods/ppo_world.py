@@ -1,4 +1,4 @@
-"""PPO on the tiny model: a policy that has left its reference, a reward model, prompts, and a loop that steps them."""
+"""PPO and GRPO on the tiny model: a policy that has left its reference, a reward model, prompts, a loop of steps."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from engine.data.chat import ChatTokenizer
 from engine.data.examples import PromptExample
 from engine.methods import ppo
+from engine.methods.grouped import GroupedPolicyOptimisation, GroupPlan
 from engine.methods.method import ExampleOrder, Meter
 from engine.methods.ppo import ProximalPolicyOptimisation
 from engine.methods.rewards import Rewards
@@ -19,6 +20,7 @@ from engine.model.adapters import POLICY, REWARD, build_roles
 from engine.model.heads import ScalarHead, ScoreScale
 from engine.model.loading import load_causal_lm
 from engine.model.saving import save_weights
+from engine.run.config_grouped import GrpoConfig, RlooConfig
 from engine.run.config_ppo import PpoConfig
 
 MEAN, STD = 0.4, 2.0
@@ -49,6 +51,21 @@ def make_ppo(
         roles, Rewards.of_model(head.requires_grad_(False), ScoreScale(MEAN, STD)), PROMPTS, [],
         ExampleOrder(8, batch_size=8, epochs=1, steps=8, seed=1), tokenizer_of(folder),
         settings, seed=1, tokens_per_micro_batch=30, device=torch.device("cpu"),
+        check=lambda: None, on_samples=lambda step, rows: None,
+    )  # fmt: skip
+
+
+def make_grouped(
+    folder: Path, scratch: Path, settings: GrpoConfig | RlooConfig, plan: GroupPlan
+) -> GroupedPolicyOptimisation:
+    """GRPO or RLOO as a run would build it, whose policy has moved."""
+    head = write_reward_model(folder, scratch)
+    roles = build_roles(load(folder), kind="lora", trained=POLICY, start_adapter=None, rank=4, reward_adapter=scratch)
+    shake(roles.trainable, seed=2)
+    return GroupedPolicyOptimisation(
+        roles, Rewards.of_model(head.requires_grad_(False), ScoreScale(MEAN, STD)), PROMPTS, PROMPTS[:2],
+        ExampleOrder(8, batch_size=4, epochs=1, steps=8, seed=1), tokenizer_of(folder), settings, plan,
+        seed=1, tokens_per_micro_batch=30, device=torch.device("cpu"),
         check=lambda: None, on_samples=lambda step, rows: None,
     )  # fmt: skip
 

@@ -81,7 +81,6 @@ class TestTogether:
             ("grpo", ("importance_level=sequence",), r"importance_level = .*that is dapo, which counts tokens"),
             ("grpo", ("minibatches=17",), r"minibatches = 17: is more than train\.batch_size = 16"),
             ("rloo", ("generations=1",), r"generations = 1: must be at least 2 for rloo\.baseline = leave_one_out"),
-            ("rloo", ("processes=2",), r"processes = 2: rloo trains in one process"),
         ],
     )
     def test_contradictions(self, method: str, settings: tuple[str, ...], message: str) -> None:
@@ -102,6 +101,7 @@ class TestTogether:
             ("grpo", ("kl_in=reward", "kl_estimator=k1")),
             ("grpo", ("loss_type=grpo", "importance_level=sequence", "clip=3e-4", "clip_high=4e-4")),
             ("rloo", ("baseline=batch", "generations=1")),
+            ("ppo", ("train.processes=2",)),
         ],
     )
     def test_what_goes_together(self, method: str, settings: tuple[str, ...]) -> None:
