@@ -43,6 +43,8 @@ def build_rewards(
 
     Raises EngineError where a reward cannot be had.
     """
+    # Processes look for a stop together, which they cannot while the leading one alone asks a judge of texts.
+    heard = check if config.train.processes == 1 else lambda: None
     labels = reward_labels(config)
     terms: list[Term] = []
     judges: list[BaseJudge | TextJudge] = []
@@ -53,9 +55,9 @@ def build_rewards(
         if model.on_base:
             judges.append(BaseJudge(reward_role(sum(isinstance(judge, BaseJudge) for judge in judges)), head))
         else:
-            judges.append(_apart(model, label, head, config, reporter, tokenizer, rows, device, check))
+            judges.append(_apart(model, label, head, config, reporter, tokenizer, rows, device, heard))
     if config.rewards.functions:
-        functions = _function_judges(config, folder, reporter, labels[len(terms) :], rows, check)
+        functions = _function_judges(config, folder, reporter, labels[len(terms) :], rows, heard)
         terms += [
             Term(label, weight, IN_ITS_OWN_UNIT)
             for label, weight in zip(labels[len(terms) :], config.rewards.function_weights, strict=True)
@@ -109,14 +111,12 @@ def _function_judges(
     check: Callable[[], None],
 ) -> list[FunctionJudge]:
     callees = approved_functions(config.rewards, folder.rewards, labels)
-    # Processes look for a stop together, which they cannot while the leading one waits for a function.
-    heard = check if config.train.processes == 1 else lambda: None
     process = RewardProcess(
         callees,
         Limits(config.rewards.time_limit_s, config.rewards.memory_limit_mb),
         inherited=held_descriptors(folder.tree_lock_path),
         tell=lambda what: reporter.event("reward_retried", what=what),
-        check=heard,
+        check=check,
     )
     judges = [FunctionJudge(process, number, str(callee)) for number, callee in enumerate(callees)]
     for judge in judges:

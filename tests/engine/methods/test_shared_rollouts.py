@@ -17,9 +17,11 @@ from engine.methods.rollout import MeasuredBatch
 from engine.methods.shared_rollouts import micro_batches_with_owner, sampled_together, tell_measurements
 from engine.model.sampler import Completion
 from engine.optimizer import Optimizer
+from engine.reporting import QuietReporter
 from engine.run.config_grouped import GrpoConfig, RlooConfig
 from engine.run.config_layers import resolve
 from engine.run.config_ppo import PpoConfig
+from engine.run.folder import RunFolder
 from engine.training_loop import Progress, TrainingLoop
 from tests.engine.methods.ppo_world import make_grouped, make_ppo
 from tests.engine.rank_threads import RankThreads
@@ -82,8 +84,10 @@ def train(method: Method, rows: list[Any]) -> Trained:
     config = resolve("sft", [("test", {"optim": {"lr": 1e-3, "schedule": "constant", "warmup_share": 0.0}})]).config
     optimizer = Optimizer(parameters, config.optim, STEPS)
     nothing: Any = None
+    folder = RunFolder(Path("a run that is not on the disk"))
     loop = TrainingLoop(
-        config, nothing, nothing, method, optimizer, None, Progress(), lambda into: None, lambda: False
+        config, folder, QuietReporter(folder, nothing, 0), method, optimizer, None, Progress(), lambda into: None,
+        lambda: False,
     )  # fmt: skip
     metrics = [loop._train(step) for step in range(STEPS)]
     learned = {f"{n}.{key}": b for n, module in method.modules().items() for key, b in module.named_buffers()}
