@@ -60,7 +60,9 @@ def make_grouped(
 ) -> GroupedPolicyOptimisation:
     """GRPO or RLOO as a run would build it, whose policy has moved."""
     head = write_reward_model(folder, scratch)
-    roles = build_roles(load(folder), kind="lora", trained=POLICY, start_adapter=None, rank=4, reward_adapter=scratch)
+    roles = build_roles(
+        load(folder), kind="lora", trained=POLICY, start_adapter=None, rank=4, reward_adapters=[scratch]
+    )
     shake(roles.trainable, seed=2)
     return GroupedPolicyOptimisation(
         roles, Rewards.of_model(head.requires_grad_(False), ScoreScale(MEAN, STD)), PROMPTS, PROMPTS[:2],
