@@ -60,6 +60,7 @@ def build_run_roles(config: RunConfig, folder: RunFolder, base_folder: Path, dev
     if full and dtype != torch.float32:
         roles.autocast = dtype
     roles.share_prompts = config.train.share_prompts
+    roles.merged_sampling = config.train.merged_sampling
     if full and reads_reference(config):
         roles.keep_frozen_reference()
     roles.model.eval()

@@ -114,7 +114,7 @@ def sample_policy(
     seeds: Sequence[int],
 ) -> list[Completion]:
     """One completion a prompt from the current policy; a prompt's draw depends on its seed alone."""
-    with roles.use(roles.trained if roles.trained == POLICY else POLICY) as model:
+    with roles.speaking(POLICY) as model:
         return sample(
             model,
             [list(p.prompt) for p in prompts],

@@ -35,6 +35,7 @@ from engine.model.lora_layers import (
     read_lora_config,
     with_adapter,
 )
+from engine.model.merged_weights import merged_weights
 from engine.model.own_rows import hidden_states_in_own_rows
 from engine.model.row_sharing import RowSharing
 
@@ -65,6 +66,8 @@ class RoleModel:
         """Precision of the forward pass where it differs from that of the weights (full fine-tuning in bf16)."""
         self.share_prompts = True
         """Whether what documents of a batch share goes through the model once for all of them."""
+        self.merged_sampling = True
+        """Whether completions are sampled from copies of the weights with the adapter folded in."""
         self.checkpointing = False
         """Whether the activations inside decoder layers are worked again in the backward pass, and not kept."""
         self._layers = _tuner_layers(model) if peft_model is not None else []
@@ -125,6 +128,13 @@ class RoleModel:
         finally:
             for layer, (active, disabled) in zip(self._layers, before, strict=True):
                 layer._active_adapter, layer._disable_adapters = active, disabled
+
+    @contextmanager
+    def speaking(self, role: str) -> Iterator[Any]:
+        """The model as `role`, to sample from: see `merged_weights`."""
+        folded = self.is_lora and self.merged_sampling
+        with self.use(role) as model, merged_weights(model) if folded else nullcontext():
+            yield model
 
     def hidden(self, batch: PackedBatch, role: str, rows_R: torch.Tensor | None = None) -> torch.Tensor:
         """Hidden states (T, H) of a packed batch, as `role`; with `rows_R` of those rows alone, (R, H)."""

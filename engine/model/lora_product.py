@@ -66,11 +66,16 @@ class LoraProduct(torch.autograd.Function):
 class LoraLinear(PeftLoraLinear):
     """peft's layer with its product by `LoraProduct` where it is a plain one."""
 
+    merged_OI: torch.Tensor | None = None
+    """The layer and its active adapter as one matrix, while `merged_weights` lends it."""
+
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """As peft's."""
+        if self.merged_OI is not None:
+            return linear(x, self.merged_OI, self.base_layer.bias)
         if self.disable_adapters and not self.merged and not args and not kwargs:
             return linear(x, self.base_layer.weight, self.base_layer.bias)
-        name = self._plain_adapter()
+        name = self.plain_adapter()
         if name is None or args or kwargs or torch.is_autocast_enabled(x.device.type):
             out: torch.Tensor = super().forward(x, *args, **kwargs)
             return out
@@ -82,13 +87,15 @@ class LoraLinear(PeftLoraLinear):
         product: torch.Tensor = y_TO.unflatten(0, x.shape[:-1])
         return product
 
-    def _plain_adapter(self) -> str | None:
-        """The one active adapter, if all there is to do is its plain product."""
+    def plain_adapter(self, *, dropout_counts: bool = True) -> str | None:
+        """The one active adapter, if all there is to do is its plain product; live dropout is more, where it counts."""
         if self.disable_adapters or self.merged or len(self.active_adapters) != 1:
             return None
         name: str = self.active_adapters[0]
         if name not in self.lora_A or name in self.lora_variant or self.lora_B[name].bias is not None:
             return None
+        if not dropout_counts:
+            return name
         dropout = self.lora_dropout[name]
         return None if isinstance(dropout, nn.Dropout) and dropout.p > 0 and dropout.training else name
 

@@ -270,7 +270,9 @@ def _rollout_bytes(
     drawing = at_once * sizes.vocabulary * (held + DRAW_BYTES)
     # The hidden state that each token's value is read from, in fp32.
     kept = rows * new * sizes.hidden * FP32 if config.run.method == "ppo" else 0
-    return kept, round(cache + drawing)
+    merged = config.train.merged_sampling and config.adapter.kind == "lora" and not config.adapter.dora
+    folded = sizes.block_parameters * held if merged else 0
+    return kept, round(cache + drawing + folded)
 
 
 def _logit_bytes(config: RunConfig, sizes: ModelSizes, scored: float, compute: int, cuda: bool) -> int:

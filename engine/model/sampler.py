@@ -17,14 +17,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
-from engine.errors import DataError
-from engine.model.attention import attention_mode, per_sample
+from engine.errors import DataError, ModelError
+from engine.model.attention import attention_mode
 from engine.model.cache_trial import cache_holds_the_past, next_logits
+from engine.model.decode_attention import sampling_attention
+from engine.model.drawing import draw, uniforms
 from engine.model.key_value_cache import PreallocatedCache
+from engine.run.memory_words import is_out_of_memory
 
 ROWS_AT_ONCE = 128
 """Rows of a batch where the caller names no number and memory allows it."""
@@ -78,8 +82,9 @@ def sample(
 
     `model` is a transformers causal LM, its adapters already switched to the role that speaks. `batch_size` is the
     number of rows at once (by default as many as memory allows, at most ROWS_AT_ONCE); `on_batch` is told how many
-    completions are done after each batch and may raise. Raises DataError for an empty prompt or one that leaves too
-    little of the model's window.
+    completions are done after each batch and may raise. Where memory runs out, the batch is tried again with half
+    of its rows. Raises DataError for an empty prompt or one that leaves too little of the model's window, ModelError where not
+    even one row fits.
     """
     settings = Settings(max_new_tokens, temperature, top_p, frozenset(stop_ids), pad_id)
     _check(model, prompts, seeds, settings)
@@ -87,54 +92,25 @@ def sample(
     rows = batch_size or _rows_that_fit(model, max((len(p) for p in prompts), default=1) + max_new_tokens)
     out: list[Completion | None] = [None] * len(prompts)
     done = 0
-    with torch.no_grad(), attention_mode(model, per_sample(model)), _without_dropout(model):
+    with torch.no_grad(), attention_mode(model, sampling_attention(model)), _without_dropout(model):
         kind = _Batch if not prompts or cache_holds_the_past(model) else _UncachedBatch
         while done < len(prompts):
             tokens_a_row = len(prompts[longest_first[done]])
             chosen = longest_first[done : done + max(1, min(rows, PROMPT_TOKENS_AT_ONCE // tokens_a_row))]
-            batch = kind(model, [prompts[i] for i in chosen], [seeds[i] for i in chosen], settings)
-            for i, completion in zip(chosen, batch.run(), strict=True):
+            completions = _run_if_it_fits(
+                partial(kind, model, [prompts[i] for i in chosen], [seeds[i] for i in chosen], settings)
+            )
+            if isinstance(completions, str):
+                if len(chosen) == 1:
+                    raise _no_room(completions, tokens_a_row, settings)
+                rows = len(chosen) // 2
+                continue
+            for i, completion in zip(chosen, completions, strict=True):
                 out[i] = completion
             done += len(chosen)
             if on_batch is not None:
                 on_batch(done)
     return [completion for completion in out if completion is not None]
-
-
-def draw(
-    logits_RV: torch.Tensor, uniform_R: torch.Tensor, *, temperature: float, top_p: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(ids, log-probs), each (R,): token v is drawn where the uniform lies between the mass before v and through v.
-
-    The mass is summed in fp64: in fp32 the rounding of a sum over 100,000 tokens would shift the draw.
-    """
-    scaled_RV = logits_RV.float() if temperature == 0 else logits_RV.float() / temperature
-    lse_R1 = scaled_RV.logsumexp(-1, keepdim=True)
-    if temperature == 0:
-        ids_R1 = scaled_RV.argmax(-1, keepdim=True)
-    else:
-        probs_RV = torch.exp(scaled_RV - lse_R1)
-        if top_p < 1.0:
-            probs_RV = _nucleus(probs_RV, top_p)
-        mass_RV = probs_RV.cumsum(-1, dtype=torch.float64)
-        wanted_R1 = uniform_R.unsqueeze(-1) * mass_RV[:, -1:]
-        ids_R1 = torch.searchsorted(mass_RV, wanted_R1, right=True).clamp_(max=mass_RV.shape[-1] - 1)
-    return ids_R1.squeeze(-1), (scaled_RV.gather(-1, ids_R1) - lse_R1).squeeze(-1)
-
-
-def uniforms(seed: int, count: int) -> torch.Tensor:
-    """`count` fp64 numbers in [0, 1) that depend on the seed alone; a longer series begins with the shorter one."""
-    # The generator seeds itself with 32 bits, so both halves of a 64-bit seed are folded into them.
-    folded = (seed ^ (seed >> 32)) & 0xFFFFFFFF
-    return torch.rand(count, generator=torch.Generator().manual_seed(folded), dtype=torch.float64)
-
-
-def _nucleus(probs_RV: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Zero for every token outside the smallest set of most probable ones whose mass reaches `top_p`."""
-    sorted_RV, places_RV = probs_RV.sort(dim=-1, descending=True)
-    before_RV = sorted_RV.cumsum(-1, dtype=torch.float64) - sorted_RV
-    kept_RV = torch.where(before_RV < top_p, sorted_RV, 0.0)
-    return torch.zeros_like(probs_RV).scatter_(-1, places_RV, kept_RV)
 
 
 class _Batch:
@@ -295,6 +271,28 @@ def _groups_of_like_length(prompts: list[tuple[int, ...]]) -> Iterator[list[tupl
         group.append(prompt)
     if group:
         yield group
+
+
+def _run_if_it_fits(make: Callable[[], _Batch]) -> list[Completion] | str:
+    """What the batch gives, or, once it is gone, what the allocator said when its memory ran out."""
+    try:
+        return make().run()
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        said = str(error)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return said
+
+
+def _no_room(said: str, prompt_tokens: int, settings: Settings) -> ModelError:
+    return ModelError(
+        f"out of memory while completions are sampled, with one at a time: a prompt of {prompt_tokens} tokens and "
+        f"max_new_tokens = {settings.max_new_tokens} ({' '.join(said.split())[:200]}). Lower max_new_tokens or "
+        "data.max_length; in a run, train.merged_sampling = false saves a copy of the adapted weights. "
+        "train.tokens_per_micro_batch changes nothing here"
+    )
 
 
 def _check(model: Any, prompts: Sequence[Sequence[int]], seeds: Sequence[int], settings: Settings) -> None:

@@ -174,6 +174,8 @@ class TrainConfig:
     """Work activations twice and keep few: less memory, slower, the same result. auto: where the run would not fit."""
     share_prompts: bool = True
     """Both answers of a pair follow their prompt in one pass; false: each with its own copy, as many tokens more."""
+    merged_sampling: bool = True
+    """Sample from a copy of the weights with the adapter folded in: faster; false saves the memory of that copy."""
     device: str = _key("auto", choices=("auto", "cpu", "cuda"))
     """Where it is trained."""
     processes: int = _key(1, at_least=1, usual="one for each GPU")

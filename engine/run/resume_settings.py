@@ -24,6 +24,7 @@ MAY_CHANGE = (
     "run.restarts",
     "train.tokens_per_micro_batch",
     "train.activation_checkpointing",
+    "train.merged_sampling",
     "train.nonfinite_stop_after",
     "evaluation.every",
     "checkpoint.every",
@@ -35,7 +36,8 @@ MAY_CHANGE = (
     *(f"{section}.{key}" for section in ALARM_SECTIONS for key in ("on_alarm", "threshold")),
 )
 """Portions, guards and cadences, what alarms do and their limits. A portion changes the order in which numbers are
-added up, so the last bits differ from those of a run that was left alone; the loss is the same to fp32 rounding."""
+added up, so the last bits differ from those of a run that was left alone; the loss is the same to fp32 rounding. So it
+is with the weights that rollouts are sampled from: a draw that falls between two tokens may then fall to the other."""
 REASONS = {
     "train.threads": "threads add numbers up in another order in every kernel, and a run promises the same bits for "
     "the number it began with",

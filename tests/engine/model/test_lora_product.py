@@ -42,7 +42,7 @@ def test_equals_peft_in_fp64(config: dict[str, Any]) -> None:
     expected = outcome(found, x)
     assert use_lora_products(found) == 1
     assert type(found) is LoraLinear
-    assert (found._plain_adapter() is None) == ("use_dora" in config)
+    assert (found.plain_adapter() is None) == ("use_dora" in config)
     for a, b in zip(outcome(found, x), expected, strict=True):
         assert torch.allclose(a, b, rtol=1e-12, atol=1e-12)
 
@@ -51,8 +51,8 @@ def test_off_is_the_base_alone_and_dropout_is_left_to_peft() -> None:
     found = layer(lora_dropout=0.5)
     use_lora_products(found)
     x = torch.randn(4, 6, dtype=torch.float64)
-    assert found.train()._plain_adapter() is None
-    assert found.eval()._plain_adapter() == "default"
+    assert found.train().plain_adapter() is None
+    assert found.eval().plain_adapter() == "default"
     found._disable_adapters = True
     assert torch.equal(found(x), found.base_layer(x))
 

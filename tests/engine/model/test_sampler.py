@@ -13,8 +13,9 @@ import torch
 
 from engine.errors import DataError, ModelError
 from engine.model import sampler
+from engine.model.drawing import draw, uniforms
 from engine.model.key_value_cache import PreallocatedCache
-from engine.model.sampler import Completion, draw, sample, uniforms
+from engine.model.sampler import Completion, sample
 
 STOPS = frozenset(range(200, 230))
 """A tenth of the vocabulary, so that rows end at different steps."""
@@ -231,6 +232,43 @@ class TestState:
         assert tiny_model.training
         assert drawn == run(tiny_model.eval(), PROMPTS, SEEDS)
         assert all(p.grad is None for p in tiny_model.parameters())
+
+
+class TestMemory:
+    """A batch that does not fit is divided; what cannot be divided says what to lower."""
+
+    def narrow(self, monkeypatch: pytest.MonkeyPatch, most_rows: int) -> list[int]:
+        """Let batches of more rows run out of memory; returns a list that grows by the rows of each try."""
+        tried: list[int] = []
+        prefill = sampler._Batch._prefill
+
+        def checked(batch: Any) -> Any:
+            tried.append(len(batch._prompts))
+            if tried[-1] > most_rows:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB.")
+            return prefill(batch)
+
+        monkeypatch.setattr(sampler._Batch, "_prefill", checked)
+        return tried
+
+    def test_half_the_rows_draw_the_same(self, tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        whole = run(tiny_model, PROMPTS, SEEDS)
+        tried = self.narrow(monkeypatch, 2)
+        assert [c.ids for c in run(tiny_model, PROMPTS, SEEDS)] == [c.ids for c in whole]
+        assert tried == [7, 3, 1, 1, 1, 1, 1, 1, 1]
+
+    def test_not_one_row(self, tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.narrow(monkeypatch, 0)
+        with pytest.raises(ModelError, match=r"prompt of 17 tokens and max_new_tokens = 24 .*3\.00 GiB.*Lower max_new"):
+            run(tiny_model, PROMPTS, SEEDS)
+
+    def test_another_fault_is_not_taken_for_it(self, tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(batch: Any) -> None:
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+        monkeypatch.setattr(sampler._Batch, "_prefill", broken)
+        with pytest.raises(RuntimeError, match="mat1"):
+            run(tiny_model, PROMPTS, SEEDS)
 
 
 class TestRefusals:
