@@ -35,8 +35,8 @@ FROZEN_LOGITS_BYTES = {"cpu": 32 * 2**20, "cuda": 2**30}
 SAMPLED_ROWS_AT_ONCE = 128
 CACHE_BYTES_AT_ONCE = 2 * 2**30
 """As engine.model.log_probs, frozen_head and sampler, which load torch. The last is of a CPU."""
-DRAW_BYTES = 4 + 4 + 8
-"""Of each word of the vocabulary and row, while a token is drawn: scaled logits, probabilities, their sum in fp64."""
+DRAW_BYTES = 4 + 4
+"""Of each word of the vocabulary and row, while a token is drawn: scaled logits in fp32, and their masses."""
 TOKENS_APART = 256
 """Between micro-batch sizes that are proposed."""
 LOGIT_COPIES = 3

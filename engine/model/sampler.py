@@ -83,8 +83,8 @@ def sample(
     `model` is a transformers causal LM, its adapters already switched to the role that speaks. `batch_size` is the
     number of rows at once (by default as many as memory allows, at most ROWS_AT_ONCE); `on_batch` is told how many
     completions are done after each batch and may raise. Where memory runs out, the batch is tried again with half
-    of its rows. Raises DataError for an empty prompt or one that leaves too little of the model's window, ModelError where not
-    even one row fits.
+    of its rows. Raises DataError for an empty prompt or one that leaves too little of the model's window, ModelError
+    where not even one row fits.
     """
     settings = Settings(max_new_tokens, temperature, top_p, frozenset(stop_ids), pad_id)
     _check(model, prompts, seeds, settings)

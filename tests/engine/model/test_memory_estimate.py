@@ -125,8 +125,10 @@ def test_ppo_keeps_rollouts_and_its_sampler_a_cache(sizes: ModelSizes) -> None:
     assert small.logits == 4096 * 50 / 150 * 2 * 4 * 3
     # Hidden states of 200 x 50 tokens, 32 wide, fp32.
     assert small.rollouts == 200 * 50 * 32 * 4
-    # 128 rows at a time: 2 layers of 16 keys and 16 values for 100 + 50 tokens; logits, and 16 bytes more a word.
-    sampling = 128 * (2 * 2 * 16 * 4 * 150 + 10**6 * (4 + 16))
+    # 128 rows at a time: 2 layers of 16 keys and 16 values for 100 + 50 tokens; logits, and 8 bytes more a word; and
+    # the adapted weights with the adapter folded in.
+    folded = 4 * sizes.block_parameters
+    sampling = 128 * (2 * 2 * 16 * 4 * 150 + 10**6 * (4 + 8)) + folded
     training = wide.activations + wide.gradients + wide.logits - wide.overlap
     assert wide.rollouts == small.rollouts + sampling - training
     # The policy's adapter and the reward model's; one more of each that the run begins from or trains.
@@ -144,8 +146,11 @@ def test_ppo_keeps_rollouts_and_its_sampler_a_cache(sizes: ModelSizes) -> None:
         checkpointing=False,
         cuda=False,
     )
-    sampling = 80 * (2 * 2 * 16 * 4 * (100 + 64) + 10**6 * (4 + 16))
+    sampling = 80 * (2 * 2 * 16 * 4 * (100 + 64) + 10**6 * (4 + 8)) + folded
     assert group.rollouts == sampling - (group.activations + group.gradients + group.logits - group.overlap)
+    apart = replace(config, train=replace(config.train, merged_sampling=False))
+    without = reckon(apart, replace(sizes, vocabulary=10**6), FACTS, checkpointing=False, cuda=False)
+    assert wide.rollouts - without.rollouts == folded
     silent = config_of("dpo", probe__prompts=0)
     assert reckon(silent, replace(sizes, vocabulary=10**6), FACTS, checkpointing=False, cuda=False).rollouts == 0
 
