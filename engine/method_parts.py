@@ -21,8 +21,10 @@ from engine.methods.grouped import GroupedPolicyOptimisation, GroupPlan
 from engine.methods.method import ExampleOrder, HeldOutSources, Method
 from engine.methods.ppo import ProximalPolicyOptimisation
 from engine.methods.preference import PreferenceOptimisation
+from engine.methods.prompt_room import check_room
 from engine.methods.reward import RewardModelling
 from engine.methods.sft import SupervisedFineTuning
+from engine.methods.vllm_sampler import VllmSampler
 from engine.model.adapters import RoleModel
 from engine.model.heads import ScalarHead
 from engine.preference_parts import build_kto, pair_objective
@@ -90,6 +92,12 @@ def _on_rollouts(
     check: Callable[[], None],
 ) -> Method:
     """PPO, GRPO or RLOO against the run's rewards."""
+    check_room(config, roles, examples)
+    if config.train.sampler == "vllm":
+        roles.sampler = VllmSampler(
+            roles, config.train.sampler_url, base_folder=folder.in_workspace(config.model.path),
+            exchange=folder.path / "sampler", name=f"{config.run.id or folder.path.name}-policy",
+        )  # fmt: skip
     rows = {
         side: FrozenRows(folder.path / getattr(config.data, side), some.rows())
         for side, some in zip(("train", "eval"), examples, strict=True)

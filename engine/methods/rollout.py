@@ -114,16 +114,27 @@ def sample_policy(
     seeds: Sequence[int],
 ) -> list[Completion]:
     """One completion a prompt from the current policy; a prompt's draw depends on its seed alone."""
-    with roles.speaking(POLICY) as model:
-        return sample(
-            model,
-            [list(p.prompt) for p in prompts],
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            stop_ids=stop_ids,
-            seeds=list(seeds),
-            pad_id=pad_id,
-        )
+    sampler = roles.sampler or EngineSampler(roles)
+    return sampler.complete(
+        [list(p.prompt) for p in prompts],
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        stop_ids=stop_ids,
+        pad_id=pad_id,
+        seeds=list(seeds),
+    )
+
+
+@dataclass(frozen=True)
+class EngineSampler:
+    """The engine's own sampler, on the device that trains."""
+
+    roles: RoleModel
+
+    def complete(self, prompts: Sequence[Sequence[int]], **settings: Any) -> list[Completion]:
+        """As `Sampler` says."""
+        with self.roles.speaking(POLICY) as model:
+            return sample(model, prompts, **settings)
 
 
 def rollout_seeds(seed: int, step: int, count: int) -> list[int]:

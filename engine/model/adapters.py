@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -38,6 +38,9 @@ from engine.model.lora_layers import (
 from engine.model.merged_weights import merged_weights
 from engine.model.own_rows import hidden_states_in_own_rows
 from engine.model.row_sharing import RowSharing
+
+if TYPE_CHECKING:
+    from engine.model.sampler import Sampler
 
 POLICY = "policy"
 REFERENCE = "reference"
@@ -66,6 +69,8 @@ class RoleModel:
         """Precision of the forward pass where it differs from that of the weights (full fine-tuning in bf16)."""
         self.share_prompts = True
         """Whether what documents of a batch share goes through the model once for all of them."""
+        self.sampler: Sampler | None = None
+        """Who answers prompts as the policy where the engine does not."""
         self.merged_sampling = True
         """Whether completions are sampled from copies of the weights with the adapter folded in."""
         self.checkpointing = False

@@ -31,6 +31,7 @@ class PreallocatedCache(Cache):
         other = set(getattr(config, "layer_types", None) or []) - _ATTENTION_KINDS
         if other:
             raise ModelError(f"layers of kind {', '.join(sorted(other))} cannot be sampled from: only attention can")
+        self.capacity = capacity
         layers = [_Layer(rows, prompt_columns, capacity) for _ in range(int(config.num_hidden_layers))]
         super().__init__(layers=layers)
 
@@ -41,6 +42,13 @@ class PreallocatedCache(Cache):
         """
         for layer in self.layers:
             layer.rows_B, layer.expand_B = rows_B, expand_B
+
+    def fix_columns(self, column_1: torch.Tensor, columns: int) -> None:
+        """From now on new tokens go into the column that `column_1` (1,) holds, and the first `columns` are handed out,
+        whatever is in them: shapes and addresses stay the same from step to step.
+        """
+        for layer in self.layers:
+            layer.column_1, layer.columns = column_1, columns
 
     def keep_rows(self, kept: list[int], *, first_column: int) -> None:
         """Row r becomes what row kept[r] >= r was; columns before `first_column` are forgotten."""
@@ -57,6 +65,8 @@ class _Layer(CacheLayerMixin):
         super().__init__()
         self.rows_B: torch.Tensor | None = None
         self.expand_B: torch.Tensor | None = None
+        self.column_1: torch.Tensor | None = None
+        self.columns = 0
         self._capacity = capacity
         self._rows = rows
         self._first = 0
@@ -80,6 +90,10 @@ class _Layer(CacheLayerMixin):
             for block, new in ((self.keys, key_states), (self.values, value_states)):
                 block[self.rows_B, :, self._length - added : self._length] = new.index_select(0, self.expand_B)
             return key_states, value_states
+        if self.column_1 is not None:
+            for block, new in ((self.keys, key_states), (self.values, value_states)):
+                block[: self._rows].index_copy_(2, self.column_1, new)
+            return self.keys[: self._rows, :, : self.columns], self.values[: self._rows, :, : self.columns]
         end = self._length + added
         self.keys[: self._rows, :, self._length : end] = key_states
         self.values[: self._rows, :, self._length : end] = value_states
@@ -88,8 +102,9 @@ class _Layer(CacheLayerMixin):
 
     def keep_rows(self, into: list[int], moved: list[int], rows: int, first_column: int) -> None:
         if into:
+            used = slice(first_column, max(self._length, self.columns))
             for block in (self.keys, self.values):
-                block[into, :, first_column : self._length] = block[moved, :, first_column : self._length]
+                block[into, :, used] = block[moved, :, used]
         self._rows, self._first = rows, first_column
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:

@@ -174,6 +174,10 @@ class TrainConfig:
     """Work activations twice and keep few: less memory, slower, the same result. auto: where the run would not fit."""
     share_prompts: bool = True
     """Both answers of a pair follow their prompt in one pass; false: each with its own copy, as many tokens more."""
+    sampler: str = _key("engine", choices=("engine", "vllm"))
+    """Who samples rollouts: the engine, or a vLLM server that was started for this base (not yet run; LoRA alone)."""
+    sampler_url: str = "http://127.0.0.1:8000"
+    """Where that server is; it must see the run's folder."""
     merged_sampling: bool = True
     """Sample from a copy of the weights with the adapter folded in: faster; false saves the memory of that copy."""
     device: str = _key("auto", choices=("auto", "cpu", "cuda"))

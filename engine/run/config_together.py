@@ -33,6 +33,8 @@ def together_fault(config: RunConfig) -> Fault | None:
         return _smoothing_fault("dpo", config.dpo) or _dpo_fault(config.dpo)
     if method == "cpo":
         return _smoothing_fault("cpo", config.cpo)
+    if fault := _sampler_fault(config):
+        return fault
     if method == "ppo":
         return _ppo_fault(config)
     if method in ("grpo", "rloo"):
@@ -41,6 +43,22 @@ def together_fault(config: RunConfig) -> Fault | None:
         return "train.batch_size", (
             "must be at least 2 for kto, whose baseline is measured on each prompt with an answer to another one"
         )
+    return None
+
+
+def _sampler_fault(config: RunConfig) -> Fault | None:
+    """What a vLLM server cannot do for this run."""
+    if config.train.sampler != "vllm":
+        return None
+    if config.run.method not in ON_ROLLOUTS:
+        return "train.sampler", f"vllm samples rollouts, and {config.run.method} has none. Set it to engine"
+    if config.adapter.kind != "lora" or config.adapter.dora:
+        kind = "DoRA" if config.adapter.dora else config.adapter.kind
+        return "train.sampler", f"vllm is sent LoRA adapters, and not {kind}. Set it to engine, or train plain LoRA"
+    if config.train.processes > 1:
+        return "train.sampler", "vllm serves a run of one process. Set train.processes to 1, or this to engine"
+    if not config.train.sampler_url.startswith(("http://", "https://")):
+        return "train.sampler_url", "must begin with http:// or https://"
     return None
 
 

@@ -25,6 +25,7 @@ SHEET_TFLOPS = {
 }  # fmt: skip
 """Dense bf16 with fp32 sums by NVIDIA's data sheets, TFLOP/s; the first name that the card's name holds counts."""
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
+GRAPHS = ("cudaGraphLaunch",)
 WAITS = ("cudaStreamSynchronize", "cudaEventSynchronize")
 """The profiler's own waits are of the whole device (cudaDeviceSynchronize) and are not among them."""
 
@@ -87,7 +88,7 @@ def matmul_tflops(device: torch.device, size: int, *, dtype: torch.dtype = torch
 
 
 def counted(step: Callable[[], Any], device: torch.device) -> dict[str, int]:
-    """One step by the profiler: kernels launched, waits of the host, operations of torch."""
+    """One step by the profiler: kernels launched, graphs of kernels, waits of the host, operations of torch."""
     from torch.profiler import ProfilerActivity, profile
 
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
@@ -96,6 +97,7 @@ def counted(step: Callable[[], Any], device: torch.device) -> dict[str, int]:
     calls = {event.key: event.count for event in profiled.key_averages()}
     return {
         "launches": sum(calls.get(name, 0) for name in LAUNCHES),
+        "graphs": sum(calls.get(name, 0) for name in GRAPHS),
         "waits": sum(calls.get(name, 0) for name in WAITS),
         "operations": sum(count for name, count in calls.items() if name.startswith("aten::")),
     }

@@ -168,7 +168,8 @@ def engine_side(plan: Plan, folder: Path, reward: Path, rows: Sequence[list[int]
 @contextmanager
 def answered_by_trl(side: EngineSide) -> Iterator[None]:
     """Within, the engine's sampling is timed and its completions are replaced by `side.answers`."""
-    sample = grouped.sample_policy
+    method: Any = grouped
+    sample = method.sample_policy
 
     def timed(*arguments: Any, **options: Any) -> list[Completion]:
         with side.clock.timed("generation"):
@@ -176,11 +177,11 @@ def answered_by_trl(side: EngineSide) -> Iterator[None]:
         assert len(own) == len(side.answers)
         return list(side.answers)
 
-    grouped.sample_policy = timed
+    method.sample_policy = timed
     try:
         yield
     finally:
-        grouped.sample_policy = sample
+        method.sample_policy = sample
 
 
 @dataclass
@@ -230,7 +231,10 @@ def _of_ids(trainer_class: Any, rows: Sequence[list[int]]) -> Any:
 
     class OfIds(trainer_class):
         def __init__(self, *arguments: Any, **options: Any) -> None:
-            self.clock, self.asked, self.answered, self.losses = Clock(), [], [], []
+            self.clock = Clock()
+            self.asked: list[int] = []
+            self.answered: list[list[int]] = []
+            self.losses: list[float] = []
             super().__init__(*arguments, **options)
 
         def _tokenize_prompts(self, prompts: list[str]) -> Any:

@@ -203,6 +203,31 @@ class TestLeftOut:
         assert all(torch.equal(x, y) for x, y in zip(after[1], before[1], strict=True))
 
 
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "reinforce++"])
+@pytest.mark.parametrize("flat_groups", ["keep", "skip"])
+def test_completions_that_are_all_the_same_teach_nothing(
+    make: Any, monkeypatch: pytest.MonkeyPatch, name: str, flat_groups: str
+) -> None:
+    sampled = grouped.sample_policy
+
+    def first_of_each_group(*arguments: Any, **options: Any) -> list[Completion]:
+        found = sampled(*arguments, **options)
+        return [found[i - i % 3] for i in range(len(found))]
+
+    monkeypatch.setattr(grouped, "sample_policy", first_of_each_group)
+    method, batches = make(replace(VARIANTS[name], flat_groups=flat_groups), budget=4096)
+    updates = list(method.updates(0))
+    flat, groups = method.step_metrics()["frac_reward_zero_std"]
+    assert float(flat) == groups == 4
+    assert all(b.advantages_N.abs().max() < 1e-4 for b in batches)
+    if flat_groups == "skip":
+        assert not updates, "no completion takes part, so no step is made"
+    else:
+        loss, gradients, _ = loss_of(updates[0], method)
+        assert abs(loss) < float("inf")
+        assert all(g.isfinite().all() for g in gradients)
+
+
 def test_held_out_scores_are_those_of_the_reward_model(make: Any) -> None:
     method, _ = make(VARIANTS["dapo"])
     found = method.evaluate(lambda: None)

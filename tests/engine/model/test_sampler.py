@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from engine.errors import DataError, ModelError
-from engine.model import sampler
+from engine.model import sampling_batch
 from engine.model.drawing import draw, uniforms
 from engine.model.key_value_cache import PreallocatedCache
 from engine.model.sampler import Completion, sample
@@ -59,10 +59,10 @@ class TestSeeds:
 
     def test_prompts_in_groups_of_like_length(self, tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         together = run(tiny_model, PROMPTS, SEEDS)
-        monkeypatch.setattr(sampler, "WORTHWHILE_TOKENS", 1)
+        monkeypatch.setattr(sampling_batch, "WORTHWHILE_TOKENS", 1)
         apart = run(tiny_model, PROMPTS, SEEDS)
         assert [c.ids for c in apart] == [c.ids for c in together]
-        groups = list(sampler._groups_of_like_length([tuple(p) for p in PROMPTS]))
+        groups = list(sampling_batch.groups_of_like_length([tuple(p) for p in PROMPTS]))
         assert [[len(p) for p in group] for group in groups] == [[17], [7], [5], [3, 3], [2], [1]]
 
     def test_seed_decides(self, tiny_model: Any) -> None:
@@ -240,7 +240,7 @@ class TestMemory:
     def narrow(self, monkeypatch: pytest.MonkeyPatch, most_rows: int) -> list[int]:
         """Let batches of more rows run out of memory; returns a list that grows by the rows of each try."""
         tried: list[int] = []
-        prefill = sampler._Batch._prefill
+        prefill = sampling_batch.Batch._prefill
 
         def checked(batch: Any) -> Any:
             tried.append(len(batch._prompts))
@@ -248,7 +248,7 @@ class TestMemory:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB.")
             return prefill(batch)
 
-        monkeypatch.setattr(sampler._Batch, "_prefill", checked)
+        monkeypatch.setattr(sampling_batch.Batch, "_prefill", checked)
         return tried
 
     def test_half_the_rows_draw_the_same(self, tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +266,7 @@ class TestMemory:
         def broken(batch: Any) -> None:
             raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-        monkeypatch.setattr(sampler._Batch, "_prefill", broken)
+        monkeypatch.setattr(sampling_batch.Batch, "_prefill", broken)
         with pytest.raises(RuntimeError, match="mat1"):
             run(tiny_model, PROMPTS, SEEDS)
 

@@ -81,6 +81,10 @@ class TestTogether:
             ("grpo", ("importance_level=sequence",), r"importance_level = .*that is dapo, which counts tokens"),
             ("grpo", ("minibatches=17",), r"minibatches = 17: is more than train\.batch_size = 16"),
             ("rloo", ("generations=1",), r"generations = 1: must be at least 2 for rloo\.baseline = leave_one_out"),
+            ("dpo", ("train.sampler=vllm",), r'sampler = "vllm": vllm samples rollouts, and dpo has none'),
+            ("ppo", ("train.sampler=vllm", "adapter.dora=true"), r'sampler = "vllm": vllm is sent LoRA .* not DoRA'),
+            ("grpo", ("train.sampler=vllm", "processes=2"), r'sampler = "vllm": vllm serves a run of one process'),
+            ("grpo", ("train.sampler=vllm", "sampler_url=x:1"), r'sampler_url = "x:1": must begin with http'),
         ],
     )
     def test_contradictions(self, method: str, settings: tuple[str, ...], message: str) -> None:
@@ -102,6 +106,7 @@ class TestTogether:
             ("grpo", ("loss_type=grpo", "importance_level=sequence", "clip=3e-4", "clip_high=4e-4")),
             ("rloo", ("baseline=batch", "generations=1")),
             ("ppo", ("train.processes=2",)),
+            ("rloo", ("train.sampler=vllm", "train.sampler_url=https://gpu-7:8000")),
         ],
     )
     def test_what_goes_together(self, method: str, settings: tuple[str, ...]) -> None:
