@@ -206,7 +206,8 @@ class GroupedPolicyOptimisation:
             self._compare_with_the_batch(batches)
             return flat_P
         compared = leave_one_out if plan.compared == "leave_one_out" else partial(group_relative, scale=plan.scale)
-        advantage_R = compared(reward_PG).flatten()
+        # Equal scores differ by rounding, which a group's own deviation would blow up.
+        advantage_R = compared(reward_PG).masked_fill(flat_P.unsqueeze(1), 0.0).flatten()
         for b in batches:
             b.advantages_N = advantage_R.index_select(0, b.places_D).index_select(0, b.batch.document_N)
         return flat_P

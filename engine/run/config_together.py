@@ -23,7 +23,7 @@ Fault = tuple[str, str]
 def together_fault(config: RunConfig) -> Fault | None:
     """The first contradiction among the settings of the run's method; None where there is none."""
     method = config.run.method
-    if fault := _mixture_fault(config.data):
+    if fault := _mixture_fault(config.data) or _sampler_fault(config):
         return fault
     if method == "sft" and config.sft.loss == "dft" and config.sft.label_smoothing:
         return "sft.label_smoothing", (
@@ -33,8 +33,6 @@ def together_fault(config: RunConfig) -> Fault | None:
         return _smoothing_fault("dpo", config.dpo) or _dpo_fault(config.dpo)
     if method == "cpo":
         return _smoothing_fault("cpo", config.cpo)
-    if fault := _sampler_fault(config):
-        return fault
     if method == "ppo":
         return _ppo_fault(config)
     if method in ("grpo", "rloo"):

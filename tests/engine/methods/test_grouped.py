@@ -219,7 +219,7 @@ def test_completions_that_are_all_the_same_teach_nothing(
     updates = list(method.updates(0))
     flat, groups = method.step_metrics()["frac_reward_zero_std"]
     assert float(flat) == groups == 4
-    assert all(b.advantages_N.abs().max() < 1e-4 for b in batches)
+    assert all(not b.advantages_N.any() for b in batches)
     if flat_groups == "skip":
         assert not updates, "no completion takes part, so no step is made"
     else:
