@@ -25,7 +25,7 @@ from engine.methods.completion_figures import completion_figures
 from engine.methods.group_rollout import GroupBatch, judge_completions, measure_groups
 from engine.methods.method import ExampleOrder, HeldOutSources, Metric, Terms, Update, mean_and_error, seed_of
 from engine.methods.rewards import Rewards
-from engine.methods.rollout import mini_batch_order, rollout_seeds, sample_policy, sample_rows
+from engine.methods.rollout import mini_batch_order, rollout_seeds, sample_policy, sample_rows, sampling_difference
 from engine.methods.score_rules import ScoreRules
 from engine.methods.shared_rollouts import sampled_together
 from engine.model.adapters import RoleModel
@@ -155,6 +155,7 @@ class GroupedPolicyOptimisation:
             b.score_D = self._rules.scores(b.raw_DK, b.stopped)
         flat_P = self._compare(batches, completions)
         self._step_metrics = {**self._rollout_metrics(batches), **_lengths_of(completions), **_flatness(flat_P)}
+        self._step_metrics |= sampling_difference(batches, completions)
         shown = [g * generations + i for g in range(4) for i in range(min(2, generations))]
         self._on_samples(step, sample_rows(asked, completions, batches, self._tokenizer, self._rewards, shown=shown))
         first = True

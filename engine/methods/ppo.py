@@ -26,7 +26,15 @@ from engine.methods.kl_coefficient import KlCoefficient
 from engine.methods.method import ExampleOrder, HeldOutSources, Metric, Terms, Update, mean_and_error, seed_of
 from engine.methods.ppo_figures import rollout_metrics
 from engine.methods.rewards import Rewards
-from engine.methods.rollout import RolloutBatch, measure, mini_batch_order, rollout_seeds, sample_policy, sample_rows
+from engine.methods.rollout import (
+    RolloutBatch,
+    measure,
+    mini_batch_order,
+    rollout_seeds,
+    sample_policy,
+    sample_rows,
+    sampling_difference,
+)
 from engine.methods.score_rules import ScoreRules
 from engine.methods.shared_rollouts import sampled_together
 from engine.methods.value_function import ValueFunction
@@ -104,6 +112,7 @@ class ProximalPolicyOptimisation:
         warming_up = step < settings.value_warmup
         self._estimate_advantages(batches)
         self._step_metrics = rollout_metrics(batches, completions, settings, self._rewards, self._kl_coefficient.value)
+        self._step_metrics |= sampling_difference(batches, completions)
         self._on_samples(step, sample_rows(prompts, completions, batches, self._tokenizer, self._rewards))
         if not warming_up:
             kl_D = torch.cat([b.batch.sum_by_document(b.log_probs_N - b.reference_N) for b in batches])

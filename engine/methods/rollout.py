@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engine.data.examples import PromptExample
+from engine.data.host_copies import on_device
 from engine.data.packing import Document, PackedBatch, pack
-from engine.methods.method import seed_of
+from engine.methods.method import Metric, seed_of
 from engine.methods.rewards import Rewards
 from engine.methods.shared_rollouts import micro_batches_with_owner, tell_measurements
 from engine.methods.value_function import ValueFunction, ValueStates, value_states
@@ -212,6 +213,15 @@ def mini_batch_order(batches: Sequence[MeasuredBatch], seed: int, step: int, epo
     generator = torch.Generator().manual_seed(seed_of(seed, "minibatches", step, epoch))
     order: list[int] = torch.randperm(count, generator=generator).tolist()
     return order
+
+
+def sampling_difference(batches: Sequence[MeasuredBatch], completions: Sequence[Completion]) -> dict[str, Metric]:
+    """How far log-probs of the training forward lie from those that the tokens were sampled with, in nats."""
+    total: torch.Tensor | float = 0.0
+    for b in batches:
+        sampled = [value for i in b.indices for value in completions[i].log_probs]
+        total = total + (b.log_probs_N - on_device(sampled, b.log_probs_N.device, torch.float32)).abs().sum()
+    return {"sampling/sampling_logp_difference/mean": (total, float(sum(len(c.ids) for c in completions)))}
 
 
 def sample_rows(

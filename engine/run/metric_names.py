@@ -234,6 +234,11 @@ TABLE: tuple[MetricInfo, ...] = (
         "bigrams of the step's completions", ON_ROLLOUTS,
     ),
     MetricInfo(
+        "sampling/sampling_logp_difference/mean", "nats",
+        "distance of a token's log-prob in the training forward from that it was sampled with: rounding of folded "
+        "weights and of the cache; from a server, whatever it does otherwise, too", "rollout tokens", ON_ROLLOUTS,
+    ),
+    MetricInfo(
         "clip_ratio/low_mean", "share", "ratios below 1 - clip with an advantage below 0, which teach nothing any more",
         "tokens that count, of all updates; with a ratio of whole completions: these", _GROUPED,
     ),

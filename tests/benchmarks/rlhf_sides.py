@@ -22,6 +22,7 @@ from engine.data.examples import PromptExample
 from engine.methods import grouped
 from engine.methods.grouped import GroupedPolicyOptimisation, GroupPlan
 from engine.methods.method import ExampleOrder
+from engine.methods.rewards import Rewards
 from engine.model.adapters import POLICY, REWARD, RoleModel, build_roles
 from engine.model.heads import ScalarHead, ScoreScale
 from engine.model.loading import load_causal_lm
@@ -91,7 +92,7 @@ class EngineSide:
     def round(self, prompts: list[int], completions: list[list[int]]) -> None:
         """One whole step of the loop on these prompts, with these completions in place of its own."""
         self.order.steps.append(prompts)
-        self.answers[:] = [Completion(ids, ids[-1] == END, []) for ids in completions]
+        self.answers[:] = [Completion(ids, ids[-1] == END, [0.0] * len(ids)) for ids in completions]
         with self.clock.timed("round"):
             self.losses.append(self.loop._train(len(self.losses))["loss"])
 
@@ -149,7 +150,7 @@ def engine_side(plan: Plan, folder: Path, reward: Path, rows: Sequence[list[int]
     settings, order, clock = settings_of(plan), GivenOrder(plan), Clock()
     stops: Any = _Stops()
     method = GroupedPolicyOptimisation(
-        roles, ScalarHead(roles.hidden_size, seed=1).requires_grad_(False), ScoreScale(0.0, 1.0),
+        roles, Rewards.of_model(ScalarHead(roles.hidden_size, seed=1).requires_grad_(False), ScoreScale(0.0, 1.0)),
         [PromptExample(str(i), tuple(ids), str(i)) for i, ids in enumerate(rows)], [], order, stops, settings,
         GroupPlan.of_grpo(settings) if isinstance(settings, GrpoConfig) else GroupPlan.of_rloo(settings),
         seed=1, tokens_per_micro_batch=BUDGET, device=CPU, check=lambda: None, on_samples=lambda step, shown: None,

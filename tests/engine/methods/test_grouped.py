@@ -228,6 +228,24 @@ def test_completions_that_are_all_the_same_teach_nothing(
         assert all(g.isfinite().all() for g in gradients)
 
 
+@pytest.mark.parametrize("moved_by", [0.0, 0.25])
+def test_how_far_sampling_was_from_training_is_told(
+    make: Any, monkeypatch: pytest.MonkeyPatch, moved_by: float
+) -> None:
+    sampled = grouped.sample_policy
+
+    def moved(*arguments: Any, **options: Any) -> list[Completion]:
+        found = sampled(*arguments, **options)
+        return [replace(c, log_probs=[value + moved_by for value in c.log_probs]) for c in found]
+
+    monkeypatch.setattr(grouped, "sample_policy", moved)
+    method, batches = make(VARIANTS["dapo"])
+    next(method.updates(0))
+    total, tokens = method.step_metrics()["sampling/sampling_logp_difference/mean"]
+    assert tokens == sum(len(b.log_probs_N) for b in batches)
+    assert float(total) / tokens == pytest.approx(moved_by, abs=1e-5)
+
+
 def test_held_out_scores_are_those_of_the_reward_model(make: Any) -> None:
     method, _ = make(VARIANTS["dapo"])
     found = method.evaluate(lambda: None)

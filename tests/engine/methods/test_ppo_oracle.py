@@ -72,7 +72,7 @@ def make(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Make:
         settings["missing_eos_penalty"] = settings["missing_eos_penalty"] or 0.0
         roles = build_roles(load(base), trained=POLICY, reward_adapters=[reward], value_adapter=True, **SHAPE)
         world.fill_adapter(roles.model, POLICY, "policy")
-        drawn = [Completion(ids, ids[-1] == world.EOS, []) for ids in completions]
+        drawn = [Completion(ids, ids[-1] == world.EOS, [0.0] * len(ids)) for ids in completions]
         monkeypatch.setattr(ppo, "sample_policy", lambda *_, **__: drawn)
         method = ProximalPolicyOptimisation(
             roles, Rewards.of_model(reward_head(), ScoreScale(0.0, 1.0)),
