@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from engine.model.saving import save_weights
 from engine.optimizer import Optimizer
 from engine.run.config_grouped import GrpoConfig, RlooConfig
 from engine.run.config_layers import resolve
+from engine.run.folder import RunFolder
 from engine.training_loop import Progress, TrainingLoop
 from tests.benchmarks.training_data import END, PAD
 from tests.benchmarks.training_sides import ALPHA, BUDGET, CPU, LEARNING_RATE, RANK, clocks, since
@@ -159,10 +161,12 @@ def engine_side(plan: Plan, folder: Path, reward: Path, rows: Sequence[list[int]
     config = replace(
         config, optim=replace(config.optim, lr=LEARNING_RATE, schedule="constant", warmup_share=0.0, max_grad_norm=1.0)
     )
-    # A loop that is asked for its steps alone needs no run folder and nobody to report to.
-    nobody: Any = None
+    # A loop that is asked for its steps alone writes to no run folder and needs nobody to report to.
+    nobody: Any = SimpleNamespace(status=lambda **_: None, event=lambda *_, **__: None)
     optimizer = Optimizer(dict(roles.trainable), config.optim, order.total_steps)
-    loop = TrainingLoop(config, nobody, nobody, method, optimizer, None, Progress(), lambda folder: None, lambda: False)
+    loop = TrainingLoop(
+        config, RunFolder(reward), nobody, method, optimizer, None, Progress(), lambda folder: None, lambda: False
+    )
     return EngineSide(roles, loop, clock, order, [])
 
 
