@@ -1,9 +1,9 @@
 """Completions from a vLLM server that a person started, in place of the engine's own sampler.
 
-Owns the conversation with the server: the policy's adapter is saved into a folder that both can read and loaded under
-a name of the run (`/v1/load_lora_adapter`, in place), then each prompt is one request to `/v1/completions` with token
-ids, its own seed and our stop ids. Every setting that vLLM would else take from the model's generation_config.json is
-sent.
+Owns the conversation with the server: the policy's adapter is saved into a folder that both can read, loaded under a new
+name (`/v1/load_lora_adapter`) and the one before unloaded, so that what the server has cached under old weights never
+serves new ones. Then each prompt is one request to `/v1/completions` with token ids, its own seed and our stop ids. Every
+setting that vLLM would else take from the model's generation_config.json is sent.
 
 What is different from our sampler: a seed repeats its draw on the same server only as far as vLLM's batches do, so a
 resumed run is not bit-equal; log-probs are vLLM's, by default at temperature 1 whatever the temperature of the draw.
@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +56,13 @@ class VllmSampler:
         name: str,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        """`exchange` is a folder that the server can read, too; `name` is what the adapter is called there."""
+        """`exchange` is a folder that the server can read, too; `name` begins what adapters are called there."""
         self._roles = roles
         self._url = url.rstrip("/")
         self._base_folder = base_folder
         self._exchange = exchange
-        self._name = name
+        self._names = (f"{name}-{secrets.token_hex(4)}-{number}" for number in count(1))
+        self._loaded = ""
         self._patience_s = patience_s
         self._sent: int | None = None
 
@@ -78,7 +81,7 @@ class VllmSampler:
             return []
         self._send_adapter()
         shared = {
-            "model": self._name, "max_tokens": max_new_tokens, "temperature": temperature, "top_p": 1.0, "top_k": 0,
+            "model": self._loaded, "max_tokens": max_new_tokens, "temperature": temperature, "top_p": 1.0, "top_k": 0,
             "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "n": 1,
             "stop_token_ids": sorted(stop_ids), "ignore_eos": True, "logprobs": 0, "return_token_ids": True,
             "skip_special_tokens": False,
@@ -97,11 +100,11 @@ class VllmSampler:
         shutil.rmtree(self._exchange, ignore_errors=True)
         self._exchange.mkdir(parents=True, mode=0o700)
         save_weights(self._roles, self._exchange, base_folder=self._base_folder)
-        self._post(
-            "/v1/load_lora_adapter",
-            {"lora_name": self._name, "lora_path": str(self._exchange.resolve()), "load_inplace": True},
-        )
-        self._sent = version
+        name = next(self._names)
+        self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(self._exchange.resolve())})
+        before, self._loaded, self._sent = self._loaded, name, version
+        if before:
+            self._post("/v1/unload_lora_adapter", {"lora_name": before})
 
     def _completion(self, answer: Any, stop_ids: frozenset[int]) -> Completion:
         try:

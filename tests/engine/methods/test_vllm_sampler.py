@@ -54,6 +54,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.keys.append(self.headers["Authorization"])
         if self.server.refusal is not None:
             self._answer(*self.server.refusal)
+        elif self.path == "/v1/unload_lora_adapter":
+            self._answer(200, "Success: LoRA adapter removed successfully.")
         elif self.path == "/v1/load_lora_adapter":
             self.server.adapters.append(load_file(Path(body["lora_path"]) / "adapter_model.safetensors"))
             self._answer(200, "Success: LoRA adapter added successfully.")
@@ -111,7 +113,8 @@ def test_each_prompt_is_a_request_with_its_own_seed(sampler: VllmSampler, server
     sent = {tuple(body["prompt"]): body for body in server.sent("/v1/completions")}
     assert [sent[tuple(p)]["seed"] for p in PROMPTS] == [21, 22, 23]
     one = sent[5, 6]
-    assert (one["model"], one["max_tokens"], one["temperature"]) == ("run-policy", 4, 0.7)
+    (loaded,) = server.sent("/v1/load_lora_adapter")
+    assert (one["model"], one["max_tokens"], one["temperature"]) == (loaded["lora_name"], 4, 0.7)
     assert one["stop_token_ids"] == [STOP]
     # Nothing is left to generation_config.json of the model.
     assert (one["top_p"], one["top_k"], one["min_p"], one["repetition_penalty"], one["ignore_eos"]) == (
@@ -130,14 +133,19 @@ def test_the_adapter_goes_over_when_it_has_changed_and_only_then(
 ) -> None:
     sampler.complete(PROMPTS, **ASKED)
     sampler.complete(PROMPTS, **ASKED)
-    assert server.sent("/v1/load_lora_adapter") == [
-        {"lora_name": "run-policy", "lora_path": str((tmp_path / "sampler").resolve()), "load_inplace": True}
-    ]
+    (first,) = server.sent("/v1/load_lora_adapter")
+    assert first["lora_name"].startswith("run-policy-")
+    assert first["lora_path"] == str((tmp_path / "sampler").resolve())
     assert [path for path, _ in server.requests].index("/v1/load_lora_adapter") == 0
     name, parameter = next((n, p) for n, p in roles.trainable.items() if "lora_B" in n)
     with torch.no_grad():
         parameter.add_(1.0)
     sampler.complete(PROMPTS, **ASKED)
+    # Under a name of its own, so that nothing cached under the old weights serves the new; the old one goes.
+    second = server.sent("/v1/load_lora_adapter")[1]["lora_name"]
+    assert second != first["lora_name"]
+    assert server.sent("/v1/unload_lora_adapter") == [{"lora_name": first["lora_name"]}]
+    assert server.sent("/v1/completions")[-1]["model"] == second
     before, after = server.adapters
     key = next(k for k in after if k.endswith(name.replace(f".{POLICY}.", ".")))
     assert torch.equal(after[key], parameter)
