@@ -1,9 +1,9 @@
 """Completions from a vLLM server that a person started, in place of the engine's own sampler.
 
-Owns the conversation with the server: the policy's adapter is saved into a folder that both can read, loaded under a new
-name (`/v1/load_lora_adapter`) and the one before unloaded, so that what the server has cached under old weights never
-serves new ones. Then each prompt is one request to `/v1/completions` with token ids, its own seed and our stop ids. Every
-setting that vLLM would else take from the model's generation_config.json is sent.
+Owns the conversation with the server: the policy's adapter is saved into a folder that both can read, loaded under a
+new name (`/v1/load_lora_adapter`) and the one before unloaded, so that what the server has cached under old weights
+never serves new ones. Then each prompt is one request to `/v1/completions` with token ids, its own seed and our stop
+ids. Every setting that vLLM would else take from the model's generation_config.json is sent.
 
 What is different from our sampler: a seed repeats its draw on the same server only as far as vLLM's batches do, so a
 resumed run is not bit-equal; log-probs are vLLM's, by default at temperature 1 whatever the temperature of the draw.
