@@ -147,7 +147,7 @@ def engine_side(plan: Plan, folder: Path, reward: Path, rows: Sequence[list[int]
     """The engine, ready for its first round."""
     roles = build_roles(
         load_causal_lm(folder, dtype=plan.dtype, device=CPU),
-        kind="lora", trained=POLICY, start_adapter=None, rank=RANK, alpha=ALPHA, reward_adapter=reward,
+        kind="lora", trained=POLICY, start_adapter=None, rank=RANK, alpha=ALPHA, reward_adapters=[reward],
     )  # fmt: skip
     settings, order, clock = settings_of(plan), GivenOrder(plan), Clock()
     stops: Any = _Stops()
