@@ -93,7 +93,7 @@ class LinearGroup:
                 return None
             if not isinstance(layer, LoraLinear) or (layer.disable_adapters and not layer.merged):
                 continue
-            name = layer._plain_adapter()
+            name = layer.plain_adapter()
             if name is None:
                 return None
             matrices += [layer.lora_A[name].weight, layer.lora_B[name].weight]
