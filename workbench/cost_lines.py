@@ -21,7 +21,7 @@ def cost_lines(facts: Mapping[str, Any]) -> tuple[str, ...]:
     what = shares_line(facts["sources"]) if "sources" in facts else rows
     first = f"{what} · {facts['steps']:,} steps on {device_words(facts)}"
     if "seconds_estimate" in facts:
-        first += f", about {duration(facts['seconds_estimate'])}"
+        first += f", about {duration(facts['seconds_estimate'])}" if facts["seconds_measured"] else _guess(facts)
     tokens = f"about {facts['tokens_estimate']:,} tokens, {facts['tokens_a_row_estimate']:,} a row"
     if facts["cut_at_max_length_estimate"] > 0.01:
         tokens += f"; {100 * facts['cut_at_max_length_estimate']:.0f} % are cut"
@@ -38,3 +38,8 @@ def cost_lines(facts: Mapping[str, Any]) -> tuple[str, ...]:
     if not facts["activation_checkpointing"]:
         return first, tokens, needs
     return first, tokens, needs, f"activations {activation_words(facts)}"
+
+
+def _guess(facts: Mapping[str, Any]) -> str:
+    low, high = facts["seconds_range"]
+    return f"; time not known, a guess: {duration(low)} to {duration(high)}"

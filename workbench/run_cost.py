@@ -2,7 +2,7 @@
 
 Owns the comparison with runs that ended: their measured peak by the estimate they began with, and their speed. The
 memory is the engine's own reckoning (`engine.model.memory_estimate`); time is that of the newest run like this one, or
-follows from a stated rate of arithmetic. Everything is called an estimate. No weight is read.
+a guess (`workbench.time_guess`). Everything is called an estimate. No weight is read.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from engine.model.memory_estimate import (
 from engine.model.model_sizes import ModelSizes, read_model_sizes
 from engine.run.config import ON_ROLLOUTS, RunConfig
 from engine.run.status import this_host
-from workbench.launch_device import usable_cores
 from workbench.run_list import Run, all_runs
+from workbench.time_guess import StepTime, guess_step
 
 if TYPE_CHECKING:
     from engine.data.token_facts import TokenFacts
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 FP32 = 4
 MOMENTS = 2
-FLOPS_A_SECOND = {"cpu": 25e9, "cuda": 40e12}
-"""Where no run of this model has ended here: so many operations a second of one CPU core, or of one GPU."""
 RUNS_COMPARED = 20
 """The newest ones."""
 
@@ -55,9 +53,7 @@ class Cost:
     """train.tokens_per_micro_batch as it is set."""
     micro_batch: int
     """The greatest train.tokens_per_micro_batch that fits into what is free; 0 where none does or nothing is known."""
-    seconds_a_step: float
-    timed_by: str
-    """Where the time comes from."""
+    step: StepTime
     ratio: float
     """Measured peak by estimate, the median over runs of this machine; 0 where there are none."""
     runs_compared: int
@@ -86,8 +82,10 @@ class Cost:
             "tokens_per_micro_batch_that_fit": self.micro_batch,
             "memory_measured_by_estimate": self.ratio or None,
             "runs_compared": self.runs_compared,
-            "seconds_a_step_estimate": self.seconds_a_step,
-            "timed_by": self.timed_by,
+            "seconds_a_step_estimate": self.step.seconds,
+            "seconds_a_step_range": [self.step.low, self.step.high],
+            "seconds_measured": self.step.measured,
+            "timed_by": self.step.why,
             "checkpoint_bytes_estimate": self.checkpoint,
             "checkpoints_kept_estimate": self.checkpoints_kept,
             "disk_bytes_estimate": self.disk,
@@ -107,9 +105,6 @@ def cost_of(plan: Plan, lengths: TokenFacts | None, checkpoints: int) -> Cost | 
     trained = sizes.parameters if config.adapter.kind == "full" else adapter_parameters(config, sizes)
     ended = [run for run in all_runs(plan.workspace) if (status := run.status()) and status.phase == "done"]
     ratios = [ratio for run in ended[-RUNS_COMPARED:] if (ratio := measured_by_estimate(run))]
-    seconds, timed_by = _seconds_a_step(config, sizes, lengths, ended, checkpointing=choice.on)
-    if config.run.method in ON_ROLLOUTS:
-        timed_by += "; of its prompts alone: sampling, scoring and training on answers comes on top"
     return Cost(
         checkpointing=choice,
         memory=reckon(config, sizes, lengths, checkpointing=choice.on, cuda=cuda),
@@ -118,8 +113,7 @@ def cost_of(plan: Plan, lengths: TokenFacts | None, checkpoints: int) -> Cost | 
         free=free,
         micro_batch_set=config.train.tokens_per_micro_batch,
         micro_batch=largest_micro_batch(config, sizes, lengths, free, checkpointing=choice.on, cuda=cuda),
-        seconds_a_step=seconds,
-        timed_by=timed_by,
+        step=step_time(config, sizes, lengths, ended, checkpointing=choice.on),
         ratio=statistics.median(ratios) if ratios else 0.0,
         runs_compared=len(ratios),
     )
@@ -152,22 +146,26 @@ def free_memory(*, cuda: bool) -> int:
         return 0
 
 
-def _seconds_a_step(
+def step_time(
     config: RunConfig, sizes: ModelSizes, lengths: TokenFacts, ended: list[Run], *, checkpointing: bool
-) -> tuple[float, str]:
-    """Time of one optimizer step, and where it comes from."""
-    tokens = lengths.mean * config.train.batch_size
+) -> StepTime:
+    """Time of one optimizer step: that of the newest run like this one, by what it had to do for each; else a guess."""
+    guess = guess_step(config, sizes, lengths, checkpointing=checkpointing)
     for run in reversed(ended):
         status = run.status()
-        rate = status.last.get("tokens_per_second") if status and status.host == this_host() else None
-        if rate and _alike(config, run):
-            return tokens / rate, f"as run {run.id}, {rate:,.0f} tokens a second"
-    multiples = (6 if config.adapter.kind == "full" else 4) + 2 * checkpointing
-    passes = multiples * sizes.block_parameters * tokens
-    head = 6 * sizes.head_parameters * tokens * lengths.scored_share * (config.run.method != "reward")
-    device = "cuda" if config.train.device == "cuda" else "cpu"
-    rate = FLOPS_A_SECOND[device] * (usable_cores() if device == "cpu" else 1)
-    return (passes + head) / rate, f"at {rate / 1e9:,.0f} GFLOP a second, which is a guess"
+        last = status.last if status and status.host == this_host() else {}
+        rate, took = last.get("tokens_per_second"), last.get("step_time_s")
+        if not rate or not _alike(config, run):
+            continue
+        if config.run.method not in ON_ROLLOUTS:
+            seconds = lengths.mean * config.train.batch_size / rate
+            return StepTime(seconds, seconds, seconds, True, f"as run {run.id}, {rate:,.0f} tokens a second")
+        if took:
+            # A step is mostly sampling, scoring and passes over answers: the ratio of two guesses knows how much more.
+            its = guess_step(run.config(), sizes, lengths, checkpointing=checkpointing)
+            seconds = took * guess.seconds / its.seconds
+            return StepTime(seconds, seconds, seconds, True, f"as run {run.id}, {took:,.2g} s a step")
+    return guess
 
 
 def _alike(config: RunConfig, run: Run) -> bool:

@@ -92,7 +92,8 @@ def dry_run(plan: Plan, go_on: Callable[[], None] = lambda: None) -> dict[str, A
     if lengths is not None and len(sources) > 1:
         lengths = replace(lengths, mean=each)
     if cost := cost_of(plan, lengths, steps // every + 1):
-        facts |= {**cost.facts(), "seconds_estimate": cost.seconds_a_step * steps}
+        span = [cost.step.low * steps, cost.step.high * steps]
+        facts |= {**cost.facts(), "seconds_estimate": cost.step.seconds * steps, "seconds_range": span}
     if plan.rewards.models:
         facts["reward_model"] = plan.rewards.models[0].source
     if rewards := rewards_as_written(config):
@@ -109,6 +110,14 @@ def device_words(facts: Mapping[str, Any]) -> str:
 def each_process(facts: Mapping[str, Any]) -> str:
     """What stands behind the memory of one process where there are several."""
     return " for each process" if facts["processes"] > 1 else ""
+
+
+def time_words(facts: Mapping[str, Any]) -> str:
+    """How long a run would take; where none like it has ended here, that it is a guess, and from when to when."""
+    if facts["seconds_measured"]:
+        return f"about {duration(facts['seconds_estimate'])}"
+    low, high = facts["seconds_range"]
+    return f"not known until a run like it has ended here; a guess: {duration(low)} to {duration(high)}"
 
 
 def dry_run_fields(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -131,8 +140,8 @@ def dry_run_fields(facts: Mapping[str, Any]) -> dict[str, str]:
     }
     if "memory_bytes_estimate" in facts:
         fields["time"] = (
-            f"about {duration(facts['seconds_estimate'])}, {facts['seconds_a_step_estimate']:,.2g} s a step "
-            f"({facts['timed_by']}; an estimate, without evaluation, probes and checkpoints)"
+            f"{time_words(facts)}, {facts['seconds_a_step_estimate']:,.2g} s a step "
+            f"({facts['timed_by']}; without evaluation, probes and checkpoints)"
         )
         fields["memory"] = memory_words(facts)
         fields["activations"] = activation_words(facts)

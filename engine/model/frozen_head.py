@@ -35,11 +35,17 @@ class FrozenHeadLogProbs(torch.autograd.Function):
         slope: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         at_once = max(1, SLICE_BYTES.get(rows_NH.device.type, 2**28) // (4 * head.weight.shape[0]))
-        parts = [
-            _score(head, rows, targets.unsqueeze(1), temperature, entropy, slope)
-            for rows, targets in zip(rows_NH.split(at_once), targets_N.split(at_once), strict=True)
-        ]
-        log_prob_N, entropy_N, hit_N, slope_NH = (torch.cat(column) for column in zip(*parts, strict=True))
+        # What a slice leaves behind has its place before the first one: a small tensor that is made between two slices
+        # takes the beginning of the heap's hole, and the next slice needs new memory, as if there were no slices.
+        log_prob_N, entropy_N, hit_N = (rows_NH.new_empty(len(rows_NH), dtype=torch.float32) for _ in range(3))
+        slope_NH = rows_NH.new_empty(len(rows_NH), rows_NH.shape[1] if slope else 0)
+        columns = (log_prob_N, entropy_N, hit_N, slope_NH)
+        for begin in range(0, len(rows_NH), at_once):
+            some = slice(begin, begin + at_once)
+            found = _score(head, rows_NH[some], targets_N[some].unsqueeze(1), temperature, entropy, slope)
+            for column, part in zip(columns, found, strict=True):
+                column[some] = part
+            del found, part
         ctx.save_for_backward(slope_NH)
         ctx.mark_non_differentiable(entropy_N, hit_N)
         return log_prob_N, entropy_N, hit_N

@@ -21,9 +21,10 @@ from engine.model.model_sizes import ModelSizes, read_model_sizes
 from engine.run.config import ON_ROLLOUTS, RunConfig, reads_reference
 
 FP32 = 4
-FLOOR_BYTES = {"cpu": 350_000_000, "cuda": 600_000_000}
-"""What a process holds before the model is loaded: torch, transformers and peft, resident; on CUDA the context.
-Measured on Linux with torch 2.13 for the CPU; that of CUDA is what is commonly seen and has not been measured here."""
+FLOOR_BYTES = {"cpu": 385_000_000, "cuda": 600_000_000}
+"""What a process holds beside all that is counted here: torch, transformers and peft, resident, and what a first step
+sets up; on CUDA the context. For the CPU measured with torch 2.13, as the peak of runs of small steps less the other
+parts (375 to 400 MB); that of CUDA is what is commonly seen and has not been measured here."""
 HEAP = 1.6
 """Resident bytes for each byte of activations on a CPU: the C library keeps what is freed between what is not. Measured
 with SmolLM2-135M: 2.0 in a run of SFT, 1.3 in the first step of DPO in bf16. Without its heap (every block
@@ -94,7 +95,7 @@ def reckon(
 ) -> MemoryEstimate:
     """The estimate for a model of these sizes."""
     full = config.adapter.kind == "full"
-    compute = _compute_bytes(config, cuda)
+    compute = compute_bytes(config, cuda)
     trained = sizes.parameters if full else adapter_parameters(config, sizes)
     if config.run.method == "ppo" and config.ppo.value_model == "adapter":
         trained *= 2  # the value's is the reward model's, of a rank that is taken to be the policy's
@@ -107,7 +108,7 @@ def reckon(
     gradients = trained * FP32
     alone = step_tokens <= config.train.tokens_per_micro_batch
     overlap = min(gradients, activations) if alone else 0
-    each, new = _sampled(config)
+    each, new = sampled(config)
     share = each * new / (facts.mean + each * new) if new else facts.scored_share
     logits = _logit_bytes(config, sizes, tokens * share, compute, cuda)
     kept, sampling = _rollout_bytes(config, sizes, facts, compute, cuda)
@@ -258,7 +259,7 @@ def _rollout_bytes(
         return 0, 0
     rows, new = config.probe.prompts, config.probe.max_new_tokens
     if on_rollouts:
-        each, new = _sampled(config)
+        each, new = sampled(config)
         rows = config.train.batch_size * each
     # Every row of a batch has room for the longest prompt, as far as lengths of prompts are known.
     prompt = facts.longest if on_rollouts else facts.longest * (1 - facts.scored_share)
@@ -267,7 +268,8 @@ def _rollout_bytes(
     cache = at_once * 2 * sizes.layers * sizes.key_value * held * (prompt + new)
     if not cuda:
         cache = min(cache, CACHE_BYTES_AT_ONCE)
-    drawing = at_once * sizes.vocabulary * (held + DRAW_BYTES)
+    # The logits of the step before are still there when the next ones come.
+    drawing = at_once * sizes.vocabulary * (2 * held + DRAW_BYTES) * (1 if cuda else HEAP)
     # The hidden state that each token's value is read from, in fp32.
     kept = rows * new * sizes.hidden * FP32 if config.run.method == "ppo" else 0
     merged = config.train.merged_sampling and config.adapter.kind == "lora" and not config.adapter.dora
@@ -289,7 +291,7 @@ def _tokens_of_a_step(config: RunConfig, facts: TokenFacts) -> float:
     """Of a large step: two standard deviations above the mean of the sum."""
     examples = float(config.train.batch_size)
     mean, deviation = facts.mean, facts.deviation
-    each, new = _sampled(config)
+    each, new = sampled(config)
     # A prompt goes through the model once for its group.
     mean += each * new
     if config.run.method in ON_ROLLOUTS:
@@ -297,7 +299,7 @@ def _tokens_of_a_step(config: RunConfig, facts: TokenFacts) -> float:
     return mean * examples + 2 * deviation * math.sqrt(examples)
 
 
-def _sampled(config: RunConfig) -> tuple[int, int]:
+def sampled(config: RunConfig) -> tuple[int, int]:
     """Completions sampled for each prompt of a step, and the tokens of each at most; 0 without rollouts."""
     if config.run.method == "ppo":
         return 1, config.ppo.max_new_tokens
@@ -311,6 +313,7 @@ def _gigabytes(size: float) -> str:
     return f"{size / 1e9:.2g} GB" if size < 1e9 else f"{size / 1e9:,.1f} GB"
 
 
-def _compute_bytes(config: RunConfig, cuda: bool) -> int:
+def compute_bytes(config: RunConfig, cuda: bool) -> int:
+    """Of a number as the model works with it."""
     precision = config.train.precision
     return 2 if precision == "bf16" or (precision == "auto" and cuda) else FP32

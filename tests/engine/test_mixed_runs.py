@@ -16,6 +16,7 @@ from engine.data.sft_examples import read_sft
 from engine.methods.sft import trained_tokens
 from engine.prepared_data import PreparedData
 from engine.run.blobs import blobs_used_by
+from engine.run.config import ON_ROLLOUTS
 from engine.run.config_toml import read_config
 from engine.run.events import read_events
 from engine.run.folder import RunFolder
@@ -30,13 +31,29 @@ FIGURES = {
     "dpo": ("eval_loss", "eval_rewards/accuracies"),
     "orpo": ("eval_loss", "eval_preference_loss", "eval_nll_loss"),
     "kto": ("eval_loss",),
+    "ppo": ("eval_objective/scores",),
+    "grpo": ("eval_reward",),
+    "rloo": ("eval_reward",),
 }
 
 
+@pytest.fixture(scope="module")
+def reward_model(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The last checkpoint of a short reward run."""
+    folder = make_run(tmp_path_factory.mktemp("reward") / "reward", "reward", tiny_model_folder, train__steps=2)
+    run(folder)
+    return folder.checkpoint_path(2)
+
+
 @pytest.fixture
-def make(tiny_model_folder: Path, tmp_path: Path) -> Callable[..., RunFolder]:
+def make(tiny_model_folder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., RunFolder]:
     def made(name: str, method: str, **settings: Any) -> RunFolder:
-        return make_run(tmp_path / name, method, tiny_model_folder, **{"probe__prompts": 0, **MIXED, **settings})
+        judge: dict[str, Any] = {}
+        if method in ON_ROLLOUTS:
+            adapter = str(request.getfixturevalue("reward_model"))
+            judge = {"model__reward_path": str(tiny_model_folder), "model__reward_adapter": adapter}
+        together = {"probe__prompts": 0, **MIXED, **judge, **settings}
+        return make_run(tmp_path / name, method, tiny_model_folder, **together)
 
     return made
 
@@ -55,7 +72,8 @@ def sources_told(folder: RunFolder) -> list[dict[str, Any]]:
 def test_figures_of_the_sources_weighted_together_are_those_of_the_whole(
     make: Callable[..., RunFolder], method: str, tiny_model_folder: Path
 ) -> None:
-    folder = make("mixed", method, train__steps=1, evaluation__every=1)
+    settings = {"ppo__value_warmup": 0} if method == "ppo" else {}
+    folder = make("mixed", method, train__steps=1, evaluation__every=1, **settings)
     last = run(folder)[1]
     per_source = dict.fromkeys(FIGURES[method], (3.0, 5.0))
     if method in ("sft", "orpo"):
@@ -72,7 +90,8 @@ def test_figures_of_the_sources_weighted_together_are_those_of_the_whole(
         info = metric_info(f"{name}/far")
         assert info is not None
         assert "of far alone" in info.definition
-    assert last["eval_loss_standard_error/far"] > 0
+        if name in ("eval_loss", "eval_objective/scores", "eval_reward"):
+            assert last[f"{name}_standard_error/far"] > 0
 
 
 def test_a_figure_of_a_source_is_that_of_its_rows_alone(make: Callable[..., RunFolder]) -> None:

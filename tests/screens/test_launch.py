@@ -30,7 +30,8 @@ def no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("workbench.run_preview.free_megabytes", lambda place: 50_000)
     monkeypatch.setattr("workbench.run_cost.free_memory", lambda cuda: 16_000_000_000)
-    monkeypatch.setattr("workbench.run_cost.usable_cores", lambda: 2)
+    monkeypatch.setattr("workbench.time_guess.usable_cores", lambda: 2)
+    monkeypatch.setattr("workbench.time_guess.core_flops_a_second", lambda: 25e9)
 
 
 @pytest.fixture

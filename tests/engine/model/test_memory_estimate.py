@@ -11,12 +11,13 @@ import torch
 
 from engine.data.packing import Document, pack
 from engine.data.token_facts import TokenFacts, token_facts
-from engine.model import adapters, log_probs, memory_estimate, sampler
+from engine.model import log_probs, memory_estimate, sampler
 from engine.model.adapters import POLICY, build_roles
 from engine.model.frozen_head import SLICE_BYTES
 from engine.model.half_products import are_emulated
 from engine.model.loading import load_causal_lm
 from engine.model.memory_estimate import (
+    HEAP,
     CheckpointingChoice,
     activation_bytes_a_token,
     adapter_parameters,
@@ -56,11 +57,7 @@ def test_sizes_are_those_of_the_loaded_model(tiny_model_folder: Path, sizes: Mod
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("lora", "fp32"), ("full", "fp32"), ("lora", "bf16"), ("full", "bf16")])
-def test_activations_are_what_autograd_keeps(
-    tiny_model_folder: Path, sizes: ModelSizes, kind: str, dtype: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # As on a CPU that has products of half precision: without them autocast is left out.
-    monkeypatch.setattr(adapters, "are_emulated", lambda dtype: False)
+def test_activations_are_what_autograd_keeps(tiny_model_folder: Path, sizes: ModelSizes, kind: str, dtype: str) -> None:
     low = dtype == "bf16"
     held = torch.bfloat16 if low and kind == "lora" else torch.float32
     model = load_causal_lm(tiny_model_folder, dtype=held, device="cpu")
@@ -129,10 +126,10 @@ def test_ppo_keeps_rollouts_and_its_sampler_a_cache(sizes: ModelSizes) -> None:
     assert small.logits == 4096 * 50 / 150 * 2 * 4 * 3
     # Hidden states of 200 x 50 tokens, 32 wide, fp32.
     assert small.rollouts == 200 * 50 * 32 * 4
-    # 128 rows at a time: 2 layers of 16 keys and 16 values for 100 + 50 tokens; logits, and 8 bytes more a word; and
-    # the adapted weights with the adapter folded in.
+    # 128 rows at a time: 2 layers of 16 keys and 16 values for 100 + 50 tokens; the logits of two steps, and 8 bytes
+    # more a word; and the adapted weights with the adapter folded in.
     folded = 4 * sizes.block_parameters
-    sampling = 128 * (2 * 2 * 16 * 4 * 150 + 10**6 * (4 + 8)) + folded
+    sampling = 128 * (2 * 2 * 16 * 4 * 150 + 10**6 * (2 * 4 + 8) * HEAP) + folded
     training = wide.activations + wide.gradients + wide.logits - wide.overlap
     assert wide.rollouts == small.rollouts + sampling - training
     # The policy's adapter and the reward model's; one more of each that the run begins from or trains.
@@ -150,7 +147,7 @@ def test_ppo_keeps_rollouts_and_its_sampler_a_cache(sizes: ModelSizes) -> None:
         checkpointing=False,
         cuda=False,
     )
-    sampling = 80 * (2 * 2 * 16 * 4 * (100 + 64) + 10**6 * (4 + 8)) + folded
+    sampling = 80 * (2 * 2 * 16 * 4 * (100 + 64) + 10**6 * (2 * 4 + 8) * HEAP) + folded
     assert group.rollouts == sampling - (group.activations + group.gradients + group.logits - group.overlap)
     apart = replace(config, train=replace(config.train, merged_sampling=False))
     without = reckon(apart, replace(sizes, vocabulary=10**6), FACTS, checkpointing=False, cuda=False)
