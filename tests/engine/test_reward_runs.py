@@ -85,7 +85,7 @@ def failure(folder: RunFolder) -> str:
     return str(status.error["what"])
 
 
-@pytest.mark.parametrize("method", ["grpo", "rloo"])
+@pytest.mark.parametrize("method", ["grpo", pytest.param("rloo", marks=pytest.mark.slow)])
 def test_functions_judge_and_each_has_its_figures(make: Make, method: str) -> None:
     folder = make("run", method, "length", "lettered", weights=(2.0, -0.5), eval_rows=8)
     steps = run(folder)
@@ -118,7 +118,7 @@ class TestPpo:
         "settings",
         [
             {},
-            {"ppo__value_model": "head"},
+            pytest.param({"ppo__value_model": "head"}, marks=pytest.mark.slow),
             {"ppo__value_model": "head", "adapter__kind": "full", "optim__lr": 1e-3},
         ],
         ids=["adapter", "head", "full"],
@@ -135,6 +135,7 @@ class TestPpo:
         assert abs(steps[2]["val/explained_variance"]) > 1e-3
         assert steps[3]["objective/kl"] != 0.0
 
+    @pytest.mark.slow
     def test_it_resumes_bit_equal_after_a_failure(
         self, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -201,6 +202,7 @@ class TestRewardModels:
         (event,) = [e for e in read_events(folder) if e["kind"] == "reward_model_apart"]
         assert (event["label"], event["same_tokens"]) == ("far", False)
 
+    @pytest.mark.slow
     def test_a_full_policy_is_judged_by_a_model_that_is_kept_as_it_was(
         self, make: Make, judges: dict[str, tuple[Path, Path]]
     ) -> None:
@@ -215,13 +217,12 @@ class TestRewardModels:
         assert "have 1, 1, 1, 0 entries, expected as many of each" in failure(make("run", "grpo", **settings))
 
 
-@pytest.mark.parametrize("scale", ["none", "running"])
 def test_a_run_whose_function_fails_keeps_what_it_learnt_and_resumes_bit_equal(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: str
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = make("whole", "grpo", "failing", grpo__score_scale=scale)
+    whole = make("whole", "grpo", "failing", grpo__score_scale="running")
     expected = run(whole)
-    folder = make("halved", "grpo", "failing", grpo__score_scale=scale)
+    folder = make("halved", "grpo", "failing", grpo__score_scale="running")
     fail_after_step(monkeypatch, folder, 1, tmp_path / "flag")
     what = failure(folder)
     assert "reward failing (" in what
@@ -279,6 +280,7 @@ def test_nothing_that_judges_is_refused(make: Make) -> None:
     assert "nothing judges the completions: grpo needs a reward model" in failure(make("run", "grpo"))
 
 
+@pytest.mark.slow
 def test_the_child_ends_with_the_worker(make: Make) -> None:
     """A run leaves no process behind, and no print of a function is lost."""
     source = (
