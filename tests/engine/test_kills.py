@@ -106,6 +106,7 @@ def test_supervised_runs_on_rollouts_killed_anywhere_resume_to_the_same_curve(
         "model__reward_path": str(tiny_model_folder), "model__reward_adapter": str(reward.checkpoint_path(6)),
         # All that PPO learns beside weights: moments of the scores, and the weight of the KL.
         "ppo__score_scale": "running", "ppo__kl_control": "adaptive", "ppo__kl_target": 0.01, "ppo__kl_horizon": 40.0,
+        "alarm_kl_runaway__on_alarm": "off",  # so small a target is passed at once
     }  # fmt: skip
     whole = make_run(tmp_path / "whole", method, tiny_model_folder, **settings)
     start_detached(whole.path)
