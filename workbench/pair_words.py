@@ -7,6 +7,8 @@ are called synthetic wherever they are counted.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, cast
 
@@ -131,7 +133,7 @@ def judge(pair_set: PairSet, args: argparse.Namespace) -> int:
         what = "taking a verdict back" if args.undo else "a verdict"
         raise UsageError(f"{what} needs --pair ID and --as WHO")
     pair = pair_set.pair(args.pair)
-    with pair_set.journal(args.annotator) as journal:
+    with pair_set.journal(args.annotator) as journal, _claimed(pair_set, pair, args.annotator):
         if args.undo:
             journal.undo(Showing(pair.id, args.annotator))
             verdict = "undone"
@@ -143,6 +145,27 @@ def judge(pair_set: PairSet, args: argparse.Namespace) -> int:
     else:
         say(f"{pair.id}  {WORDS.get(verdict, verdict)}")
     return 0
+
+
+@contextmanager
+def _claimed(pair_set: PairSet, pair: Pair, annotator: str) -> Iterator[None]:
+    """Hold the pair while it is judged, where the set has an overlap; UsageError where it has judges enough."""
+    overlap = pair_set.sharing.overlap
+    if not overlap or any(one.annotator == annotator and one.pair == pair.id for one in pair_set.judgments().first):
+        yield
+        return
+    from workbench.claims import Claims
+
+    claims = Claims(pair_set.folder, annotator, overlap)
+    try:
+        if not claims.choose([pair.id]):
+            raise UsageError(
+                f"pair {pair.id} is judged by, or before, as many people as {pair_set.name} wants ({overlap}); "
+                "workbench pairs show lists the others, and label --adjudicate is for a third voice"
+            )
+        yield
+    finally:
+        claims.close()
 
 
 def _judge_by_rule(pair_set: PairSet, args: argparse.Namespace) -> int:

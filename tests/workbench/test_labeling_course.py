@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from workbench import labeling_course
+from workbench.cli import main
 from workbench.errors import UsageError, WorkbenchError
 from workbench.judgments import Showing, is_first
 from workbench.labeling import Sitting
@@ -59,6 +60,19 @@ class TestOverlap:
         assert (judge_all(alice), judge_all(bob)) == ([ids[1], ids[3]], [ids[2]]), "2 is with carol and before bob"
         first = made.judgments().first
         assert {pair: sum(one.pair == pair for one in first) for pair in ids} == dict.fromkeys(ids, 2)
+
+    def test_a_typed_verdict_keeps_to_the_overlap(
+        self, workspace: Workspace, sittings: ExitStack, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        made = make(workspace, 2, Sharing(overlap=1))
+        alice = sittings.enter_context(Sitting(made, "alice"))
+        typed = ["pairs", "judge", "s", "--pair", shown(alice), "--workspace", str(workspace.root), "--as"]
+        assert main([*typed, "bob", "--verdict", "a"]) == 2
+        assert "as many people as s wants (1)" in capsys.readouterr().err
+        alice.judge("left")
+        assert main([*typed, "bob", "--verdict", "a"]) == 2
+        assert main([*typed, "alice", "--verdict", "tie"]) == 0, "one's own verdict can be revised"
+        assert [(one.annotator, one.verdict) for one in made.judgments().first] == [("alice", "tie")]
 
     def test_undo_takes_the_pair_back_first_and_redo_gives_it_again(
         self, workspace: Workspace, sittings: ExitStack
