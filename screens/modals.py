@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 from textual.app import ComposeResult
+from textual.await_complete import AwaitComplete
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.events import Key
@@ -26,7 +27,14 @@ WIDTH = 64
 T = TypeVar("T")
 
 
-class Dialog(ModalScreen[T], Leavable[T]):
+class Modal(ModalScreen[T]):
+    """A modal that is dismissed once: a second key of one burst finds it gone, and must not take the screen below."""
+
+    def dismiss(self, result: T | None = None) -> AwaitComplete:
+        return super().dismiss(result) if self in self.app.screen_stack else AwaitComplete()
+
+
+class Dialog(Modal[T], Leavable[T]):
     """The base of every modal: `?` says what one does here, and where a text is typed ctrl+g, as on the stations."""
 
     TITLE: ClassVar[str | None] = ""
@@ -127,7 +135,7 @@ class AskText(Dialog[str | None]):
         self.dismiss(None)
 
 
-class Reading(ModalScreen[None]):
+class Reading(Modal[None]):
     """A page to read: help, an error in full. Any of q, Esc, Enter, ? closes it: it needs no help, and may be one."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

