@@ -37,6 +37,7 @@ SECRET = "the-owner-s-secret-7319"
 MARKER = "ESC42APED"
 """What `echo ESC$((40+2))APED` prints; never what it is typed as."""
 ALIVE = "blind"
+LEAVES = "Leave the workbench?"
 OWN_FOLDERS = ("judgments", "claims", "drafts")
 
 
@@ -318,9 +319,13 @@ def test_keys(server: Server) -> None:
             assert terminal.process.poll() is None, f"{name}: it ended\n{terminal.text}"
             for elsewhere in ("datasets", "Home", "go to anything"):
                 assert elsewhere not in terminal.text.splitlines()[0]
-        for _ in range(6):  # a pair that is revised, and the question whether to leave, come first
-            if terminal.process.poll() is None:
-                terminal.press("q")
+        for _ in range(12):  # out of what is open, until it asks
+            if LEAVES in terminal.text:
+                break
+            terminal.send("\x1b")
+            terminal.settle(0.6)
+        terminal.sees(LEAVES)
+        terminal.send("q")
         assert terminal.ends(60) == 0
     assert tree(server.made.workspace.root) == before
 
