@@ -117,7 +117,7 @@ class TestLeaving:
             await until(pilot, opening.entered.is_set)
             await leave(app, pilot)
             opening.go_on.set()
-            await until(pilot, lambda: sittings[0] is not None and sittings[0]._journal is None, "given back")
+            await until(pilot, lambda: sittings[0] is not None and sittings[0]._journals._journal is None, "given back")
 
         drive(script, workspace, station="label", subject=PAIRS)
 

@@ -15,7 +15,7 @@ from workbench.text_wrapping import cells, wrap
 PARTS = ["a", "bb", "ccc ", " ", "  ", "\n", "日本", "é", "x" * 30, "\t", ".", "\x1b"]
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(st.lists(st.sampled_from(PARTS), max_size=60), st.integers(1, 40))
 def test_a_text_without_marks_is_wrapped_as_everywhere(parts: list[str], width: int) -> None:
     made = styled("".join(parts), width)
@@ -25,7 +25,7 @@ def test_a_text_without_marks_is_wrapped_as_everywhere(parts: list[str], width: 
         assert "".join(text for text, _ in pieces_of(made, place, [(0, 3), (5, 9)])) == line
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(st.text("ab *_`#>-1.~\n日", max_size=120), st.integers(3, 30))
 def test_whatever_is_marked_no_line_is_too_wide_and_no_word_is_lost(text: str, width: int) -> None:
     made = styled(text, width)

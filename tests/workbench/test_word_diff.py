@@ -19,7 +19,7 @@ def length_by_table(one: list[str], two: list[str]) -> int:
     return table[-1][-1]
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(WORDS, WORDS)
 def test_what_is_common_is_a_longest_common_subsequence(one: list[str], two: list[str]) -> None:
     left, right = common(one, two)
