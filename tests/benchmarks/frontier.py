@@ -96,9 +96,9 @@ def requests(model: str, reward_model: str) -> list[LaunchRequest]:
             for seed in SEEDS:
                 data, judge = (PREFERENCES, "") if method == "dpo" else ("prompts", reward_model)
                 request = sample_request(method, model, data, reward_model=judge)
-                chosen = (f"{key}={value}", f"train.seed={seed}", "train.threads=1")
+                chosen: tuple[str, ...] = (f"{key}={value}", f"train.seed={seed}", "train.threads=1")
                 if judge:
-                    # A point is measured also where it lies far out: its alarms are told and pause nothing.
+                    # A point far out is measured, too: its alarms are told and pause nothing.
                     chosen += ("alarm_kl_runaway.on_alarm=note", "alarm_reward_hacking.on_alarm=note")
                 request = replace(request, settings=chosen)
                 found.append(named(request, point_name(method, value, seed)))
