@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.model.half_products import linear, product
+from engine.model.half_products import linear, product, widened
 
 SLICE_BYTES = {"cpu": 32 * 2**20, "cuda": 2**30}
 """fp32 logits worked at one time: on a CPU they stay in its cache, on a GPU a product of them fills it."""
@@ -60,7 +60,9 @@ def _score(
     head: nn.Linear, rows_nH: torch.Tensor, targets_n1: torch.Tensor, temperature: float, entropy: bool, slope: bool
 ) -> tuple[torch.Tensor, ...]:
     """Log-prob, entropy, hit and slope of a slice of rows; what was not asked for is a stand-in."""
-    logits_nV = linear(rows_nH, head.weight, head.bias).float()
+    # By the head itself where its product is not widened: what watches the head sees its calls.
+    own = widened(rows_nH[:0]).dtype == rows_nH.dtype
+    logits_nV = (head(rows_nH) if own else linear(rows_nH, head.weight, head.bias)).float()
     if temperature != 1.0:
         logits_nV.div_(temperature)
     all_nV = torch.log_softmax(logits_nV, dim=-1)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from engine.objectives.preference import LossSettings
 from engine.optimizer import Optimizer
 from engine.run.config import RunConfig
 from engine.run.config_layers import resolve
+from engine.run.folder import RunFolder
 from engine.training_loop import Progress, TrainingLoop
 from tests.benchmarks.training_data import Row
 
@@ -104,9 +106,10 @@ def engine_side(plan: Plan, folder: Path, rows: Sequence[Row]) -> EngineSide:
         trained.update({f"{name}.{key}": value for key, value in module.named_parameters()})
     config = engine_config(plan)
     optimizer = Optimizer(trained, config.optim, order.total_steps)
-    # A loop that is asked for its steps alone needs no run folder and nobody to report to.
-    nobody: Any = None
-    loop = TrainingLoop(config, nobody, nobody, method, optimizer, None, Progress(), lambda folder: None, lambda: False)
+    # A loop that is asked for its steps alone reports to nobody, and of its run folder it reads only that it is empty.
+    nobody: Any = SimpleNamespace(status=lambda **_: None, event=lambda *_, **__: None)
+    none = RunFolder(folder / "no-run")
+    loop = TrainingLoop(config, none, nobody, method, optimizer, None, Progress(), lambda folder: None, lambda: False)
     return EngineSide(method, order, roles, loop, seconds)
 
 
