@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from engine.data.host_copies import on_device
+from engine.data.host_copies import queued
 
 
 def shaped_rewards(kl_N: torch.Tensor, score_D: torch.Tensor, last_N: torch.Tensor, *, kl_coef: float) -> torch.Tensor:
@@ -33,13 +33,16 @@ def generalized_advantages(
     """
     longest = max(lengths, default=0)
     count = len(lengths)
-    # Right-aligned columns, so that one backward sweep serves all completions whatever their lengths.
-    rewards_DL = rewards_N.new_zeros(count, longest)
-    values_DL = values_N.new_zeros(count, longest)
-    lengths_D = on_device(lengths, rewards_N.device, torch.int64)
-    mask_DL = torch.arange(longest, device=rewards_N.device) >= longest - lengths_D.unsqueeze(1)
-    rewards_DL[mask_DL] = rewards_N
-    values_DL[mask_DL] = values_N
+    # Right-aligned columns, so that one backward sweep serves all completions whatever their lengths. Where each token
+    # stands is worked out on the host: an index by a mask would make the host wait for the device.
+    mask_DL = torch.arange(longest) >= longest - torch.tensor(lengths, dtype=torch.int64).unsqueeze(1)
+    places_N = queued(mask_DL.flatten().nonzero().squeeze(1), rewards_N.device)
+    mask_DL = queued(mask_DL, rewards_N.device)
+
+    def in_columns(tokens_N: torch.Tensor) -> torch.Tensor:
+        return tokens_N.new_zeros(count * longest).index_copy(0, places_N, tokens_N).view(count, longest)
+
+    rewards_DL, values_DL = in_columns(rewards_N), in_columns(values_N)
     advantages_DL = torch.zeros_like(rewards_DL)
     running_D = rewards_N.new_zeros(count)
     following_D = values_N.new_zeros(count)
@@ -48,7 +51,7 @@ def generalized_advantages(
         running_D = torch.where(mask_DL[:, t], delta_D + gamma * lam * running_D, running_D)
         following_D = torch.where(mask_DL[:, t], values_DL[:, t], following_D)
         advantages_DL[:, t] = running_D
-    advantages_N = advantages_DL[mask_DL]
+    advantages_N = advantages_DL.flatten().index_select(0, places_N)
     return advantages_N, advantages_N + values_N
 
 
