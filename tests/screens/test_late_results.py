@@ -71,7 +71,7 @@ class TestLeaving:
         monkeypatch.setattr(JsonLinesWindow, "matching", matching)
 
         async def script(app: WorkbenchApp, pilot: Pilot[int]) -> None:
-            await sees(pilot, "answers · 40 rows")
+            await sees(pilot, "· 40 rows")
             await pilot.press("slash", "x", "enter")
             await until(pilot, searching.is_set)
             await leave(app, pilot)

@@ -143,6 +143,7 @@ def test_where_locks_do_not_exclude_the_claims_lie_on_this_host(folder: Path, mo
 
 def test_eight_annotators_and_kills(tmp_path: Path) -> None:
     """The checker shares no code with the store; `python -m tests.benchmarks.annotators` does much more of it."""
-    found = campaign(tmp_path, 8, 8, 40, 2, random.Random(7))
+    found = campaign(tmp_path, 8, 8, 200, 2, random.Random(7))
     assert found.problems == []
-    assert (found.kills, found.pairs_full, found.most_at_once) == (8, 40, 2)
+    assert (found.pairs_full, found.most_at_once) == (200, 2)
+    assert 1 <= found.kills <= 8  # a slow machine may have come to the end of the pairs before the last of them

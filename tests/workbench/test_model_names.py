@@ -94,9 +94,9 @@ class TestRuns:
         assert resolve_model(workspace, "run:-@4").sha256 != model.sha256
 
     def test_without_a_best_the_last_is_taken(self, workspace: Workspace) -> None:
-        make_run(workspace, "1124-ppo-a-k3f", adapter_kind="full", checkpoints=(2, 4))
+        make_run(workspace, "1124-grpo-a-k3f", adapter_kind="full", checkpoints=(2, 4))
         model = resolve_model(workspace, "run:-")
-        assert (model.source, model.adapter) == ("run:1124-ppo-a-k3f@4", None)
+        assert (model.source, model.adapter) == ("run:1124-grpo-a-k3f@4", None)
         assert model.path.name == "step-000004"
         with pytest.raises(NotFound, match="@last"):
             resolve_model(workspace, "run:-@best")

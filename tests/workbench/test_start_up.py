@@ -104,7 +104,11 @@ class TestAnInterrupt:
             return 0
 
         monkeypatch.setattr(command_workspace, "run_init", action)
-        assert main(["init", str(tmp_path / "w")]) == 130
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores it
+        try:
+            assert main(["init", str(tmp_path / "w")]) == 130
+        finally:
+            signal.signal(signal.SIGINT, before)
         assert capsys.readouterr().err.strip() == ""
 
 
