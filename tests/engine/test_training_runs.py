@@ -70,6 +70,8 @@ METHODS = [
     *[("sft", "lora"), ("sft", "full"), ("reward", "lora"), ("dpo", "lora"), ("dpo", "full"), ("ppo", "lora")],
     *[("kto", "lora"), ("simpo", "lora"), ("orpo", "full"), ("grpo", "lora"), ("rloo", "lora")],
 ]
+BESIDE_OTHERS = [("dpo", "lora"), ("simpo", "lora"), ("rloo", "lora")]
+"""Those that resume as another one does, which the fast tests have."""
 
 
 @pytest.mark.parametrize(("method", "kind"), METHODS)
@@ -166,7 +168,10 @@ def test_a_reward_model_is_saved_with_the_scale_of_its_own_weights(
     assert scales[0]["mean"] != scales[1]["mean"]
 
 
-@pytest.mark.parametrize(("method", "kind"), METHODS)
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [pytest.param(*one, marks=[pytest.mark.slow] * (one in BESIDE_OTHERS)) for one in METHODS],
+)
 def test_a_stopped_run_resumes_bit_equal(
     make: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch, method: str, kind: str
 ) -> None:

@@ -127,6 +127,7 @@ def test_nor_does_one_of_kto(tiny_model_folder: Path, monkeypatch: pytest.Monkey
 COMPLETIONS = [Completion([50 + i] * (2 + i % 3), i % 2 == 0, [0.0] * (2 + i % 3)) for i in range(8)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kl_in", ["reward", "loss"])
 @pytest.mark.parametrize("value_model", ["adapter", "head"])
 def test_nor_does_one_of_ppo_measured_or_trained(
@@ -215,6 +216,7 @@ class Reads(TorchDispatchMode):
         return found.numbers, found.lists
 
 
+@pytest.mark.slow
 def test_a_rollout_is_read_once_a_token_and_not_once_a_micro_batch(tiny_model_folder: Path, tmp_path: Path) -> None:
     ppo, grpo = PpoConfig(max_new_tokens=6), GrpoConfig(max_new_tokens=6, generations=2)
 

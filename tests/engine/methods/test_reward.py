@@ -127,6 +127,7 @@ def test_without_held_out_pairs_the_scale_is_of_training_pairs_from_everywhere(t
     assert taken_pairs == pairs[: 2 * SCALE_PAIRS : 2]
 
 
+@pytest.mark.slow
 def test_verdicts_of_bradley_terry_give_back_its_rewards_up_to_a_constant(tiny_model: Any) -> None:
     true = {30: -1.0, 40: -0.4, 50: 0.0, 60: 0.5, 70: 0.9}
     # Both verdicts on every pair, weighted by how often Bradley-Terry gives them: what infinitely many samples are.
