@@ -81,11 +81,11 @@ class Claims:
                 self._say("")
 
     def close(self) -> None:
-        """Let go for good."""
+        """Let go for good. Never fails: where the folder is gone or full, the claim dies with its lock."""
         if self._descriptor >= 0:
-            with self._turn():
+            with suppress(OSError, WorkbenchError), self._turn():
                 (self._folder / self._name).unlink(missing_ok=True)
-                os.close(self._descriptor)
+            os.close(self._descriptor)
             self._descriptor = -1
 
     @property

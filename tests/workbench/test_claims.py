@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import shutil
 import signal
 from pathlib import Path
 
@@ -147,3 +148,11 @@ def test_eight_annotators_and_kills(tmp_path: Path) -> None:
     assert found.problems == []
     assert (found.pairs_full, found.most_at_once) == (200, 2)
     assert 1 <= found.kills <= 8  # a slow machine may have come to the end of the pairs before the last of them
+
+
+def test_a_claim_whose_set_is_gone_is_let_go(folder: Path) -> None:
+    claims = Claims(folder, "alice", 2)
+    held = len(os.listdir("/proc/self/fd"))
+    shutil.rmtree(folder)
+    claims.close()
+    assert len(os.listdir("/proc/self/fd")) == held - 1
