@@ -134,10 +134,12 @@ def run_make(args: argparse.Namespace) -> int:
     """Make a pair set."""
     from workbench.dataset_store import open_dataset
 
+    if args.dataset and (args.model or args.model2):
+        raise UsageError("--from takes the answers of the dataset; --model goes with --prompts")
+    if args.dataset and args.limit:
+        raise UsageError("--from takes every pair of the dataset; --limit goes with --prompts")
     workspace = workspace_of(args, writable=True)
     if args.dataset:
-        if args.model or args.model2:
-            raise UsageError("--from takes the answers of the dataset; --model goes with --prompts")
         from workbench.pair_sets import pairs_from_dataset
 
         dataset = open_dataset(workspace, args.dataset)

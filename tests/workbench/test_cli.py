@@ -79,6 +79,7 @@ class TestWrongUse:
             (["data", "add"], "SRC"),
             (["runs", "show", "--bogus", "x"], "--bogus"),
             (["--workspace"], "needs a PATH"),
+            (["pairs", "make", "n", "--from", "d", "--limit", "5"], "--limit goes with --prompts"),
             (["pairs", "make", "n", "--prompts", "d", "--temperature", "hot"], "a number, 0 or more"),
             (["train", "gppo"], "invalid choice"),
         ],
