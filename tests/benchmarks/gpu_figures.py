@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from engine.model.half_products import are_emulated
 from engine.model.model_sizes import ModelSizes
 from tests.benchmarks.training_data import Row
 
@@ -75,7 +76,9 @@ def sheet_tflops(card: str) -> float | None:
 
 
 def matmul_tflops(device: torch.device, size: int, *, dtype: torch.dtype = torch.bfloat16, times: int = 20) -> float:
-    """The best of a few products of two square matrices of this size."""
+    """The best of a few products of two square matrices of this size; in fp32 where a CPU would emulate `dtype`."""
+    if device.type == "cpu" and are_emulated(dtype):
+        dtype = torch.float32
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = 0.0
     for _ in range(times):
