@@ -6,6 +6,7 @@ the message says that it is not.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
@@ -43,9 +44,9 @@ class NotingStation(SavingStation):
 
         self.save(lambda: sitting.add(notes), kept)
 
+    @abstractmethod
     def show_state(self) -> None:
         """Show what stands on the present pair."""
-        raise NotImplementedError
 
     def action_flag(self) -> None:
         if self._sitting is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -98,9 +99,9 @@ class SavingStation(Station):
         """Say what was done last."""
         self.query_one("#saved", SavedLine).did(safe(words))
 
+    @abstractmethod
     def show_present(self) -> None:
         """Show the pair that is present now."""
-        raise NotImplementedError
 
     def on_resize(self, event: Resize) -> None:
         self.await_frame()
