@@ -57,8 +57,6 @@ def measure(
 ) -> HeldOutFigure:
     """Measure `model` on a dataset or preference set. Raises UsageError where the two do not go together."""
     rows = rows_to_measure(workspace, data, split)
-    if not rows:
-        raise UsageError(f"{data} has no rows on its {split} side; use --split train or all")
     kind = _kind_for(model, rows[0], data)
     method = "sft" if kind == "loss" else "dpo"
     examples = [example for row in rows for example in frozen_examples(row, method)]

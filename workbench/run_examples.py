@@ -102,14 +102,18 @@ def examples_for(
 
 
 def rows_to_measure(workspace: Workspace, name: str, split: Literal["train", "eval", "all"]) -> list[CanonicalRow]:
-    """The rows of D that `workbench eval` measures; a plain dataset is measured whole."""
+    """The rows of D that `workbench eval` measures; a plain dataset is measured whole. UsageError where none are."""
     source = find_source(workspace, name)
     if source.kind == "dataset":
         from workbench.dataset_store import open_dataset
 
-        return list(open_dataset(workspace, name).rows())
-    wanted = ("train", "eval") if split == "all" else (split,)
-    return [row for side in wanted for row in _preference_rows(workspace, name, side)]
+        rows = list(open_dataset(workspace, name).rows())
+    else:
+        wanted = ("train", "eval") if split == "all" else (split,)
+        rows = [row for side in wanted for row in _preference_rows(workspace, name, side)]
+    if not rows:
+        raise UsageError(f"{name} has no rows on its {split} side; use --split train or all")
+    return rows
 
 
 def note_on(source: DataSource, method: str) -> str:

@@ -86,8 +86,6 @@ def score(
     if not model.is_reward_model:
         raise UsageError(f"{model.source} is no reward model: --reward takes a run of `workbench train reward`")
     rows = [_with_answer(row, data) for row in rows_to_measure(workspace, data, split)]
-    if not rows:
-        raise UsageError(f"{data} has no rows on its {split} side; use --split train or all")
     asked = [(place, answer) for place, row in enumerate(rows) for answer in _answers_of(row, data)]
     # Ids of rows may repeat in a dataset; a place in the list of answers does not.
     examples = [
