@@ -18,8 +18,6 @@ from engine.run.reference_policy import reference_name
 from screens.line import Line
 from screens.modals import Choice, Question
 from screens.narrow_updates import NarrowCompositor
-from screens.plot import Scene
-from screens.plot_canvas import in_ascii
 from screens.plot_grid import PlotGrid
 from screens.row_list import Column, Row, RowList
 from screens.station import Station
@@ -29,6 +27,8 @@ from workbench.curve_panels import panels_of, why_empty
 from workbench.curve_words import is_alive, is_resumable, metric_rows, neighbour, state_words, tone_of
 from workbench.curves import Glance, RunCurves, x_range
 from workbench.errors import NotFound, WorkbenchError
+from workbench.plot_canvas import in_ascii
+from workbench.plot_drawing import Scene
 from workbench.run_board import log_tail
 from workbench.run_list import Run, find_run
 from workbench.run_samples import Place, RunSamples, Sample, summary_of

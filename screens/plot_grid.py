@@ -11,8 +11,9 @@ from textual.app import ComposeResult
 from textual.containers import Container
 from textual.events import Resize
 
-from screens.plot import Plot, Scene
+from screens.plot_widget import Plot
 from workbench.curves import CurveLog
+from workbench.plot_drawing import Scene
 
 MOST = 16
 LEAST_WIDTH, LEAST_HEIGHT = 39, 7

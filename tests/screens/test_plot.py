@@ -18,13 +18,14 @@ from textual.geometry import Region
 from textual.strip import Strip
 
 from screens.narrow_updates import NarrowUpdate
-from screens.plot import Plot, Scene
-from screens.plot_canvas import FAINT, LINE, Canvas
 from screens.plot_grid import grid_of
-from screens.plot_rows import PlotRow, changed_spans
+from screens.plot_widget import Plot
 from tests.screens.driving import GOLDENS
 from workbench.curve_panels import Panel, Reference, Trace, panels_of
 from workbench.curves import Event, Points
+from workbench.plot_canvas import FAINT, LINE, Canvas
+from workbench.plot_drawing import Scene
+from workbench.plot_rows import PlotRow, changed_spans
 
 LOSS = Panel(
     "loss", (Trace("loss", "train"), Trace("eval_loss", "eval", "points")), "nats",
@@ -205,8 +206,8 @@ class TestRepainting:
         def act(plot: Plot) -> None:
             for step, value in enumerate([0.6, 1.0, 2.0, 2.2, 0.7], 2):
                 plot.show(Scene(LOSS, 0, 64, (Event(step, "checkpoint"),)), {"loss": loss})
-                assert plot._scale
-                axes.append((plot._scale.low, plot._scale.high))
+                assert plot.drawing.scale
+                axes.append((plot.drawing.scale.low, plot.drawing.scale.high))
                 loss.steps.append(step)
                 loss.values.append(value)
 
@@ -223,8 +224,8 @@ class TestRepainting:
             loss.steps.append(9)
             loss.values.append(0.07)
             plot.show(Scene(LOSS, 0, 64), {"loss": loss})
-            assert plot._scale
-            assert plot._scale.high < 0.2
+            assert plot.drawing.scale
+            assert plot.drawing.scale.high < 0.2
 
         on_stage(act)
 

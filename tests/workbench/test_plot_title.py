@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from rich.cells import cell_len
 
-from screens.plot_title import title_parts
 from workbench.curve_panels import Panel
+from workbench.plot_title import title_parts
 
 OF_SOURCES = Panel("eval_loss by source", (), "nats", "eval_loss", by_name=True)
 VALUES = [("line", "demonstrations", "0.310"), ("dashes", "alpaca", "10.78")]

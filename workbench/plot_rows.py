@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rich.cells import cell_len
-
-from screens.plot_canvas import LABEL
+from workbench.plot_canvas import LABEL
+from workbench.text_wrapping import cells as cell_len
 from workbench.text_wrapping import cut
 
 TAPE = 8

@@ -1,8 +1,8 @@
 """One panel of curves in braille: title with last values, y ticks, curves, and the steps below.
 
-Owns how a panel is drawn and what of it is sent to the terminal. Invariants: new points cost only themselves; a spike
-is seen at any width; values that are no numbers leave a gap and a mark on the axis; only cells that changed are sent.
-Refuses to know files, and which panels there are.
+Owns how a panel is drawn, for the screen and for a terminal without one. Invariants: new points cost only themselves; a
+spike is seen at any width; values that are no numbers leave a gap and a mark on the axis. Refuses to know files, which
+panels there are, and how lines reach a terminal.
 """
 
 from __future__ import annotations
@@ -11,34 +11,24 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rich.cells import cell_len
-from rich.segment import Segment
-from rich.style import Style
-from textual.events import Resize
-from textual.geometry import Region
-from textual.strip import Strip
-from textual.widget import Widget
-
 from engine.run.safe_text import safe
-from screens.plot_canvas import (
+from workbench.curve_columns import Axis, Columns, axis, short_number, smoothed
+from workbench.curve_panels import Panel, Trace
+from workbench.curves import Event, Points
+from workbench.plot_canvas import (
     BAD,
     FAINT,
     HELD_OUT,
     LABEL,
     LINE,
-    REFERENCE,
     SECOND,
     THIRD,
-    TITLE,
     VALUE,
     Canvas,
 )
-from screens.plot_rows import PlotRow, centred, changed_spans
-from screens.plot_title import POINTS, LastValue, title_parts
-from workbench.curve_columns import Axis, Columns, axis, short_number, smoothed
-from workbench.curve_panels import Panel, Trace
-from workbench.curves import Event, Points
-from workbench.text_wrapping import cut
+from workbench.plot_rows import PlotRow, centred
+from workbench.plot_title import POINTS, LastValue, title_parts
+from workbench.text_wrapping import cells, cut
 
 GUTTER = 7
 LEAST_WIDTH, LEAST_HEIGHT = 20, 4
@@ -56,10 +46,6 @@ _GAPS = {"line": 0, "dashes": 3, "dots": 1}
 _EVENTS = {"checkpoint": "┴", "resumed": "▲", "alarm": "!"}
 _RANK = "─┴▲!"
 """Marks of events on the axis: of two in one place the later one here is drawn."""
-_CLASSES = {
-    REFERENCE: "reference", FAINT: "faint", LINE: "line", SECOND: "second", THIRD: "third", HELD_OUT: "held-out",
-    BAD: "bad", LABEL: "label", TITLE: "title", VALUE: "value",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,72 +62,52 @@ class Scene:
     """Draw against a logarithmic axis where all values are above 0."""
 
 
-class Plot(Widget):
-    """A panel of curves. `show` draws it again, as far as it has changed."""
+class PlotDrawing:
+    """A panel as lines of text. `show` and `resize` draw it again, as far as it has changed."""
 
-    COMPONENT_CLASSES = {f"plot--{name}" for name in _CLASSES.values()}  # noqa: RUF012 (Textual's own declaration)
-    DEFAULT_CSS = """
-    Plot { width: 1fr; height: 1fr; }
-    Plot > .plot--title { color: $foreground; text-style: bold; }
-    Plot > .plot--value { color: $foreground; }
-    Plot > .plot--label { color: $text-muted; }
-    Plot > .plot--reference { color: $text-muted; }
-    Plot > .plot--faint { color: $primary 45%; }
-    Plot > .plot--line { color: $primary; }
-    Plot > .plot--second { color: $error; }
-    Plot > .plot--third { color: $success; }
-    Plot > .plot--held-out { color: $accent; }
-    Plot > .plot--bad { color: $error; text-style: bold; }
-    """
-
-    def __init__(self, *, plain: bool = False, id: str | None = None) -> None:
+    def __init__(self, *, plain: bool = False) -> None:
         """`plain` draws with ASCII alone."""
-        super().__init__(id=id)
         self._plain = plain
+        self._width = self._height = 0
         self._scene: Scene | None = None
         self._scale: Axis | None = None
         self._scale_key: tuple[object, ...] = ()
         """While it is the same the axis changes only where a value lies beyond it."""
         self._metrics: Mapping[str, Points] = {}
         self._columns: dict[str, Columns] = {}
-        self._rows: list[PlotRow] = []
-        self._strips: dict[int, Strip] = {}
-        self._inks: dict[int, Style] = {}
+        self.rows: list[PlotRow] = []
 
     @property
     def text(self) -> str:
         """What it shows, as lines."""
-        return "\n".join((row.wide + row.text).rstrip() for row in self._rows)
+        return "\n".join((row.wide + row.text).rstrip() for row in self.rows)
 
-    def show(self, scene: Scene | None, metrics: Mapping[str, Points]) -> None:
-        """Show a panel with the points that there are now."""
+    @property
+    def scale(self) -> Axis | None:
+        """The axis of values it was drawn against; None before there was anything to draw."""
+        return self._scale
+
+    def show(self, scene: Scene | None, metrics: Mapping[str, Points]) -> bool:
+        """Draw a panel with the points that there are now; whether anything was drawn anew."""
         same = scene == self._scene
         self._scene, self._metrics = scene, metrics
-        changed = self._follow()
-        if changed or not same:
+        changed = self._follow() or not same
+        if changed:
             self._draw()
+        return changed
 
-    def on_resize(self, event: Resize) -> None:
+    def resize(self, width: int, height: int) -> None:
+        """Draw in so many cells."""
+        self._width, self._height = width, height
         self._columns = {}
         self._follow()
         self._draw()
-
-    def notify_style_update(self) -> None:
-        self._inks, self._strips = {}, {}
-        super().notify_style_update()
-
-    def render_line(self, y: int) -> Strip:
-        if y >= len(self._rows):
-            return Strip.blank(self.size.width, self.rich_style)
-        if y not in self._strips:
-            self._strips[y] = self._strip(self._rows[y])
-        return self._strips[y]
 
     # From points to columns.
 
     @property
     def _canvas_size(self) -> tuple[int, int]:
-        return self.size.width - GUTTER, self.size.height - 2
+        return self._width - GUTTER, self._height - 2
 
     def _follow(self) -> bool:
         """Take in new points; whether any curve has changed."""
@@ -168,11 +134,11 @@ class Plot(Widget):
         if self._scene is None:
             rows = []
         elif width < LEAST_WIDTH - GUTTER or height < LEAST_HEIGHT - 2:
-            rows = [PlotRow("", b"", cut(self._scene.panel.title, self.size.width))]
+            rows = [PlotRow("", b"", cut(self._scene.panel.title, self._width))]
         else:
             body = self._body(self._scene, width, height)
             rows = [self._title(self._scene), *body]
-        self._put(rows)
+        self.rows = rows
 
     def _body(self, scene: Scene, width: int, height: int) -> list[PlotRow]:
         canvas = Canvas(width, height)
@@ -290,7 +256,7 @@ class Plot(Widget):
     # The title: what it is, its unit, and the last values.
 
     def _title(self, scene: Scene) -> PlotRow:
-        panel, width = scene.panel, self.size.width
+        panel, width = scene.panel, self._width
         unit = f", {panel.unit}" if panel.unit else ""
         unit += ", log" if self._scale is not None and self._scale.log else ""
         left, right = title_parts(panel, unit, self._values(panel), width, plain=self._plain)
@@ -298,8 +264,8 @@ class Plot(Widget):
 
     def _title_row(self, left: str, right: str, width: int) -> PlotRow:
         left = " " + safe(left)
-        padding = " " * (width - 1 - cell_len(left) - cell_len(right))
-        return PlotRow(padding + right + " ", bytes([VALUE]) * (width - cell_len(left)), left)
+        padding = " " * (width - 1 - cells(left) - cells(right))
+        return PlotRow(padding + right + " ", bytes([VALUE]) * (width - cells(left)), left)
 
     def _values(self, panel: Panel) -> list[LastValue]:
         """(kind or mark, label, last value) of each trace that has one."""
@@ -321,39 +287,6 @@ class Plot(Widget):
     def _last(self, metric: str) -> tuple[int, float] | None:
         points = self._metrics.get(metric)
         return None if points is None else points.last()
-
-    # From rows to the terminal.
-
-    def _strip(self, row: PlotRow) -> Strip:
-        segments = [Segment(row.wide, self._ink(TITLE))] if row.wide else []
-        begin = 0
-        tones = row.tones
-        for place in range(1, len(tones) + 1):
-            if place == len(tones) or tones[place] != tones[begin]:
-                segments.append(Segment(row.text[begin:place], self._ink(tones[begin])))
-                begin = place
-        return Strip(segments).adjust_cell_length(self.size.width, self.rich_style)
-
-    def _ink(self, tone: int) -> Style:
-        if tone not in self._inks:
-            name = _CLASSES.get(tone)
-            self._inks[tone] = self.rich_style if name is None else self.get_component_rich_style(f"plot--{name}")
-        return self._inks[tone]
-
-    def _put(self, rows: list[PlotRow]) -> None:
-        """Show other rows; only what differs is drawn again."""
-        before, self._rows = self._rows, rows
-        if len(before) != len(rows):
-            self._strips = {}
-            self.refresh()
-            return
-        changed: list[Region] = []
-        for y, (old, new) in enumerate(zip(before, rows, strict=True)):
-            if old != new:
-                self._strips.pop(y, None)
-                changed += [Region(x, y, width, 1) for x, width in changed_spans(old, new, self.size.width)]
-        if changed:
-            self.refresh(*changed)
 
 
 def _with_room(low: float, high: float, before: Axis) -> tuple[float, float]:

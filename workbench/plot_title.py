@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.cells import cell_len
-
 from engine.run.safe_text import safe
-from screens.plot_canvas import ASCII_MARKS
 from workbench.curve_panels import LONGEST_SOURCE, Panel
+from workbench.plot_canvas import ASCII_MARKS
+from workbench.text_wrapping import cells as cell_len
 from workbench.text_wrapping import cut
 
 POINTS = "◆◇○"

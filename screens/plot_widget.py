@@ -1,0 +1,120 @@
+"""One panel of curves as a widget: what `workbench.plot_drawing` draws, in colours.
+
+Owns what of a panel is sent to the terminal. Invariant: only cells that changed are sent. Refuses to know how a panel
+is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.events import Resize
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+from workbench.curves import Points
+from workbench.plot_canvas import (
+    BAD,
+    FAINT,
+    HELD_OUT,
+    LABEL,
+    LINE,
+    REFERENCE,
+    SECOND,
+    THIRD,
+    TITLE,
+    VALUE,
+)
+from workbench.plot_drawing import PlotDrawing, Scene
+from workbench.plot_rows import PlotRow, changed_spans
+
+_CLASSES = {
+    REFERENCE: "reference", FAINT: "faint", LINE: "line", SECOND: "second", THIRD: "third", HELD_OUT: "held-out",
+    BAD: "bad", LABEL: "label", TITLE: "title", VALUE: "value",
+}  # fmt: skip
+
+
+class Plot(Widget):
+    """A panel of curves. `show` draws it again, as far as it has changed."""
+
+    COMPONENT_CLASSES = {f"plot--{name}" for name in _CLASSES.values()}  # noqa: RUF012 (Textual's own declaration)
+    DEFAULT_CSS = """
+    Plot { width: 1fr; height: 1fr; }
+    Plot > .plot--title { color: $foreground; text-style: bold; }
+    Plot > .plot--value { color: $foreground; }
+    Plot > .plot--label { color: $text-muted; }
+    Plot > .plot--reference { color: $text-muted; }
+    Plot > .plot--faint { color: $primary 45%; }
+    Plot > .plot--line { color: $primary; }
+    Plot > .plot--second { color: $error; }
+    Plot > .plot--third { color: $success; }
+    Plot > .plot--held-out { color: $accent; }
+    Plot > .plot--bad { color: $error; text-style: bold; }
+    """
+
+    def __init__(self, *, plain: bool = False, id: str | None = None) -> None:
+        """`plain` draws with ASCII alone."""
+        super().__init__(id=id)
+        self.drawing = PlotDrawing(plain=plain)
+        self._shown: list[PlotRow] = []
+        self._strips: dict[int, Strip] = {}
+        self._inks: dict[int, Style] = {}
+
+    @property
+    def text(self) -> str:
+        """What it shows, as lines."""
+        return self.drawing.text
+
+    def show(self, scene: Scene | None, metrics: Mapping[str, Points]) -> None:
+        """Show a panel with the points that there are now."""
+        if self.drawing.show(scene, metrics):
+            self._put(self.drawing.rows)
+
+    def on_resize(self, event: Resize) -> None:
+        self.drawing.resize(self.size.width, self.size.height)
+        self._put(self.drawing.rows)
+
+    def notify_style_update(self) -> None:
+        self._inks, self._strips = {}, {}
+        super().notify_style_update()
+
+    def render_line(self, y: int) -> Strip:
+        if y >= len(self._shown):
+            return Strip.blank(self.size.width, self.rich_style)
+        if y not in self._strips:
+            self._strips[y] = self._strip(self._shown[y])
+        return self._strips[y]
+
+    def _strip(self, row: PlotRow) -> Strip:
+        segments = [Segment(row.wide, self._ink(TITLE))] if row.wide else []
+        begin = 0
+        tones = row.tones
+        for place in range(1, len(tones) + 1):
+            if place == len(tones) or tones[place] != tones[begin]:
+                segments.append(Segment(row.text[begin:place], self._ink(tones[begin])))
+                begin = place
+        return Strip(segments).adjust_cell_length(self.size.width, self.rich_style)
+
+    def _ink(self, tone: int) -> Style:
+        if tone not in self._inks:
+            name = _CLASSES.get(tone)
+            self._inks[tone] = self.rich_style if name is None else self.get_component_rich_style(f"plot--{name}")
+        return self._inks[tone]
+
+    def _put(self, rows: list[PlotRow]) -> None:
+        """Show other rows; only what differs is drawn again."""
+        before, self._shown = self._shown, rows
+        if len(before) != len(rows):
+            self._strips = {}
+            self.refresh()
+            return
+        changed: list[Region] = []
+        for y, (old, new) in enumerate(zip(before, rows, strict=True)):
+            if old != new:
+                self._strips.pop(y, None)
+                changed += [Region(x, y, width, 1) for x, width in changed_spans(old, new, self.size.width)]
+        if changed:
+            self.refresh(*changed)
