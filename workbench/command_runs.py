@@ -7,6 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from workbench import command_run_numbers
 from workbench.command_arguments import add_verb, add_verbs, agreed, positive_integer, workspace_of
 from workbench.command_train import GPUS_HELP, add_ways_to_start
 from workbench.terminal_output import (
@@ -33,6 +34,7 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `runs`."""
     parser.epilog = "RUN is an ID, a unique beginning of one, a run's name, or - for the latest."
     verbs = add_verbs(parser)
+    command_run_numbers.configure(verbs)
     add_verb(verbs, "ls", "list the runs, the newest last", run_ls)
     show = add_verb(verbs, "show", "what a run was asked to do and what came of it", run_show)
     show.add_argument("run", metavar="RUN")
@@ -129,6 +131,8 @@ def run_show(args: argparse.Namespace) -> int:
         write_json({**facts, "checkpoints": steps, "events": list(run.events())})
         return 0
     config = run.config()
+    if config.run.imported:
+        return command_run_numbers.show_imported(run)
     best = summary.best
     fields = {
         "run": summary.id,

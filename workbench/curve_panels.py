@@ -187,7 +187,9 @@ def panels_of(method: str, metrics: Collection[str], config: RunConfig | None = 
             wanted[0] = terms[0]
             wanted[4:4] = [_Wanted(("loss",)), terms[1]]
     panels = [_panel(one, config) for one in wanted]
-    if panels and panels[0].traces[0].metric in metrics:
+    if config is not None and config.run.imported:
+        panels = [panel for panel in panels if _has_values(panel, metrics)]
+    elif panels and panels[0].traces[0].metric in metrics:
         # After the first step, what is missing will not come; but for the KL, which may begin later.
         panels = [panel for panel in panels if panel.traces[0].metric == KL or _has_values(panel, metrics)]
     own = _of_each_source(metrics, config)

@@ -41,6 +41,9 @@ class BoardEntry:
     """Last value of the main metric, with its name."""
     reference: str = ""
     """What its KL, and the loss of DPO, are measured against, in words."""
+    imported: str = ""
+    """KIND:PATH of the log that its numbers are read from, where another program trains it; then no setting is known.
+    """
 
     @property
     def id(self) -> str:
@@ -75,6 +78,10 @@ class BoardEntry:
         return duration(self.summary.seconds_left) if self.summary.seconds_left is not None else ""
 
 
+def _settings(entry: BoardEntry) -> str:
+    return ", ".join(f"{key}={value}" for key, value in entry.settings) or "all defaults"
+
+
 class BoardReader:
     """Looks at the runs again and again; the configs of known runs are not read twice."""
 
@@ -94,6 +101,9 @@ class BoardReader:
         config = self._config(run)
         if config is None:
             return BoardEntry(summary, "", "", (), "", tuple(run.checkpoint_steps()), "")
+        if config.run.imported:
+            imported, steps = config.run.imported, tuple(run.checkpoint_steps())
+            return BoardEntry(summary, "imported", "", (), "", steps, main_figure(summary), imported=imported)
         changed = tuple((key, as_typed(value)) for key, value in changed_settings(config).items())
         return BoardEntry(
             summary=summary,
@@ -125,12 +135,13 @@ def describe_entry(entry: BoardEntry) -> tuple[tuple[str, str], ...]:
     found = {
         "state": summary.state + (f": {summary.reason}" if summary.reason else ""),
         "alarm": summary.alarm,
-        "model": entry.model,
+        "model": "" if entry.imported else entry.model,
+        "imported": entry.imported,
         "data": f"{entry.data}: {entry.rows}" if entry.data else "",
         "reference": entry.reference,
         "best": f"{best.get('metric')} {number(best.get('value'), 4)} at step {best.get('step')}" if best else "",
         "checkpoints": f"step {', '.join(map(str, entry.checkpoints))}" if entry.checkpoints else "none",
-        "settings": ", ".join(f"{key}={value}" for key, value in entry.settings) or "all defaults",
+        "settings": "" if entry.imported else _settings(entry),
         "last": ", ".join(
             f"{name} {number(summary.last[name])}" for name in SHOWN.get(summary.method, ()) if name in summary.last
         ),

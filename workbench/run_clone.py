@@ -18,13 +18,14 @@ from engine.run.config_chat import CHAT_FOUND
 from engine.run.config_rewards import WRITTEN_BY_LAUNCH
 from engine.run.idle_settings import idle_settings, value_in
 from workbench.data_weights import as_written
+from workbench.errors import WorkbenchError
 from workbench.launch_device import usable_cores
 from workbench.run_examples import EVAL_SHARE
 from workbench.run_launch import LaunchRequest
 from workbench.run_list import Run
 
 FOUND = frozenset(
-    {"run.id", "run.name", "run.method", "run.created", "data.names", "data.weights"}
+    {"run.id", "run.name", "run.method", "run.created", "run.imported", "data.names", "data.weights"}
     | {"data.train", "data.eval"}
     | {f"data.{side}_{what}" for side in ("train", "eval") for what in ("sha256", "rows", "rows_each")}
     | {f"model.{key.name}" for key in fields(SECTIONS["model"])}
@@ -37,6 +38,11 @@ FOUND = frozenset(
 def clone_request(run: Run) -> LaunchRequest:
     """What to ask for to get the same run again. Raises EngineError where run.toml is damaged."""
     config = run.config()
+    if config.run.imported:
+        raise WorkbenchError(
+            f"run {run.id} was trained by another program, and only its numbers are here ({config.run.imported}): "
+            "there is nothing to clone. Start a run of its method: workbench train METHOD --model M --data D"
+        )
     idle = idle_settings(lambda key: value_in(config, key))  # what another setting overrules trains nothing
     choices = {key: value for key, value in changed_settings(config).items() if key not in {"train.device", *idle}}
     if choices.get("train.threads") == usable_cores():

@@ -20,6 +20,8 @@ def stop_run(run: Run) -> None:
     run.workspace.require_writable()
     require_alive(run)
     request(run.folder, "stop")
+    if run.config().run.imported:
+        return  # who follows it ends; the other program goes on
     append_event(run.folder, "stop_requested")
 
 
@@ -40,7 +42,11 @@ def prepare_resume(run: Run, gpus: Sequence[int] = (), changes: Collection[str] 
             f"workbench runs watch {run.id}"
         )
     if state.state not in RESUMABLE:
-        why = {"done": "it reached its end; start another run from its checkpoint with --model run:" + run.id}
+        why = {
+            "done": "it reached its end; start another run from its checkpoint with --model run:" + run.id,
+            "imported": "another program trained it, and only its numbers are here; read them on with: "
+            f"workbench runs import {run.config().run.imported.partition(':')[2]}",
+        }
         raise WorkbenchError(f"run {run.id} cannot be resumed: {why.get(state.state, f'it is {state.state}')}")
     _require_alarm_is_answered(run, changes)
     train = run.config().train

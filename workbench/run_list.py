@@ -29,7 +29,7 @@ RESUMABLE = ("stopped", "failed", "interrupted", "orphaned", "unknown-here")
 """`resume` waits for an orphan to end, and takes over what another host left."""
 STATE_MARKS = {
     "queued": "…", "preparing": "●", "running": "●", "stopping": "●", "done": "✓", "stopped": "■", "failed": "✗",
-    "damaged": "✗", "interrupted": "▲", "orphaned": "▲", "unknown-here": "▲",
+    "damaged": "✗", "imported": "▼", "interrupted": "▲", "orphaned": "▲", "unknown-here": "▲",
 }  # fmt: skip
 STATE_TONES = {
     "queued": "faint", "preparing": "busy", "running": "busy", "stopping": "busy", "done": "good", "failed": "bad",
@@ -38,7 +38,7 @@ STATE_TONES = {
 """The mark and the colour that repeat a state, the same on every screen."""
 NAME_CHARACTERS = 30
 """Of a name, in an ID."""
-EXIT_CODES = {"done": 0, "stopped": 3}
+EXIT_CODES = {"done": 0, "imported": 0, "stopped": 3}
 _ID = re.compile(r"\d{4}-(?P<method>[a-z]+)-(?P<name>.+)-[0-9a-z]{3}")
 _CREATED = re.compile(rb'^created = "([^"\n]*)"', re.MULTILINE)
 _NAME = re.compile(rb'^name = "([^"\n]*)"', re.MULTILINE)

@@ -54,6 +54,8 @@ class RunSection:
     """ISO 8601, UTC."""
     restarts: int = _key(0, at_least=0)
     """How often the supervisor starts the worker again by itself after it died."""
+    imported: str = ""
+    """KIND:PATH of the log that its numbers are read from, where another program trains it; no other setting counts."""
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,11 @@ class RunFolder:
         return self.path / "tree.lock"
 
     @property
+    def follow_lock_path(self) -> Path:
+        """Of an imported run: held by who reads its source on. No queue and no GPU waits for it."""
+        return self.path / "follow.lock"
+
+    @property
     def reserve_path(self) -> Path:
         """Space that is given up when the disk is full, so that the run can still say so."""
         return self.path / ".reserve"

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from time import time as clock
 from typing import Any
 
 from engine.errors import RunFolderError
@@ -45,8 +45,11 @@ class MetricsWriter:
         with disk_faults_named("opening the metrics", path):
             self._descriptor = open_for_append(path)
 
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append the line of a step. Raises RunFolderError where it could not be written; then it does not count."""
+    def write(self, step: int, metrics: Mapping[str, float], *, time: float | None = None) -> None:
+        """Append the line of a step. Raises RunFolderError where it could not be written; then it does not count.
+
+        `time` is in Unix seconds, 0 where nobody knows it; None is now.
+        """
         finite: dict[str, float | None] = {}
         nonfinite: dict[str, str] = {}
         for name, value in metrics.items():
@@ -54,7 +57,12 @@ class MetricsWriter:
             finite[name] = number if math.isfinite(number) else None
             if not math.isfinite(number):
                 nonfinite[name] = str(number)
-        line: dict[str, Any] = {"schema": 1, "step": step, "attempt": self._attempt, "time": time.time()}
+        line: dict[str, Any] = {
+            "schema": 1,
+            "step": step,
+            "attempt": self._attempt,
+            "time": clock() if time is None else time,
+        }
         line["metrics"] = finite
         if nonfinite:
             line["nonfinite"] = nonfinite
@@ -62,7 +70,7 @@ class MetricsWriter:
 
     def resumed_from(self, step: int) -> None:
         """Say that this attempt goes on from the checkpoint of `step`: later steps of earlier attempts are void."""
-        self._append({"schema": 1, "attempt": self._attempt, "time": time.time(), "resumed_from": step})
+        self._append({"schema": 1, "attempt": self._attempt, "time": clock(), "resumed_from": step})
 
     def sync(self) -> None:
         """Make what was written survive a power cut; worth its milliseconds before a checkpoint is sealed."""

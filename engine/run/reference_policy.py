@@ -11,12 +11,12 @@ from engine.run.config import RunConfig
 
 def reference_name(config: RunConfig) -> str:
     """The model that the reference is or was taken from, as a person names it; empty where there is no reference."""
-    return "" if config.run.method == "reward" else config.model.source or config.model.path
+    return "" if config.run.method == "reward" or config.run.imported else config.model.source or config.model.path
 
 
 def reference_words(config: RunConfig) -> str:
-    """One phrase; empty for a method that has no reference."""
-    if config.run.method == "reward":
+    """One phrase; empty for a method that has no reference, and where another program knows it."""
+    if config.run.method == "reward" or config.run.imported:
         return ""
     source = config.model.source or config.model.path
     if config.adapter.kind == "full":

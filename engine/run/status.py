@@ -8,6 +8,7 @@ still true. Refuses to look at process numbers, to read run.toml's content, and 
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -34,11 +35,13 @@ STATES = (
     "interrupted",
     "orphaned",
     "unknown-here",
+    "imported",
     "damaged",
 )
 QUIET_AFTER_S = 30.0
 """Without a heartbeat for this long a living run is said to be quiet; workers beat every few seconds."""
 _BOOT_SLACK_S = 60.0
+_IMPORTED = re.compile(rb'^imported = (?!"")[^\n]*', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -169,8 +172,11 @@ def read_status(folder: RunFolder) -> Status | None:
 
 def describe(folder: RunFolder) -> RunState:
     """What the run is now. Costs a few file reads, no waiting, and never disturbs the run."""
-    if fault := _config_fault(folder):
+    content, fault = _config_of(folder)
+    if fault:
         return RunState("damaged", fault, read_status(folder))
+    if imported := _IMPORTED.search(content):
+        return _imported(folder, imported[0].decode("utf-8", "replace"))
     state = _look(folder)
     # Between the looks at lock and status a run may have started or ended: believe only what is so twice.
     for _ in range(3):
@@ -293,17 +299,34 @@ def _resume_from(folder: RunFolder) -> str:
     return f"resume continues from step {steps[-1]}" if steps else "resume begins at the start"
 
 
-def _config_fault(folder: RunFolder) -> str | None:
-    """What is wrong with run.toml at a glance: it is written last and whole, so a torn one means a damaged folder."""
+def _imported(folder: RunFolder, line: str) -> RunState:
+    """Of a run that another program trains: whether someone reads its log on."""
+    import tomllib
+
+    try:
+        source = str(tomllib.loads(line).get("imported"))
+    except tomllib.TOMLDecodeError:
+        source = line
+    status = read_status(folder)
+    kind, _, path = source.partition(":")
+    if is_held(folder.follow_lock_path):
+        state = "stopping" if control.pending(folder, "stop") is not None else "running"
+        return RunState(state, f"its numbers are read from {path} ({kind}) as they come", status)
+    return RunState("imported", f"its numbers are those of {path} ({kind}); to read on: runs import {path}", status)
+
+
+def _config_of(folder: RunFolder) -> tuple[bytes, str]:
+    """run.toml and what is wrong with it at a glance: it is written last and whole, so a torn one means a damaged
+    folder."""
     try:
         content = folder.config_path.read_bytes()
     except FileNotFoundError:
-        return "it has no run.toml: its creation was cut short, or the file was removed"
+        return b"", "it has no run.toml: its creation was cut short, or the file was removed"
     except OSError as error:
-        return f"its run.toml cannot be read ({error.strerror})"
+        return b"", f"its run.toml cannot be read ({error.strerror})"
     if not content.endswith(b"\n") or b"[run]" not in content:
-        return "its run.toml is torn: restore it from a copy"
-    return None
+        return b"", "its run.toml is torn: restore it from a copy"
+    return content, ""
 
 
 _KINDS: dict[str, tuple[type, ...]] = {
