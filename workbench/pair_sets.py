@@ -36,7 +36,7 @@ IMPORTED = "imported"
 """The annotator under whose name verdicts that came with the data are kept."""
 Imported = Literal["", "a", "b", "tie"]
 PairKind = Literal["pairs", "arena"]
-_COLUMNS = dict.fromkeys(
+COLUMNS = dict.fromkeys(
     ("id", "prompt", "a", "b", "group", "source_a", "source_b", "imported", "tags"),
     "VARCHAR",
 )
@@ -150,7 +150,7 @@ class PairSet:
                 f"recorded {sha256}). Judgments refer to its pairs: restore it from a copy."
             )
         try:
-            for row in duckdb_connection.read_parquet(path, list(_COLUMNS)):
+            for row in duckdb_connection.read_parquet(path, list(COLUMNS)):
                 yield _from_columns(row)
         except duckdb.Error as error:
             raise UnreadableData(f"{path}: {str(error).splitlines()[0]}") from error
@@ -207,7 +207,7 @@ def create_pairs(
     with workspace.new_folder(cast(Kind, kind), name) as folder:
         imported: list[Pair] = []
         made = _draw_pairs(steps.over(rows), seed, left_out, imported)
-        count = duckdb_connection.write_parquet(folder / "pairs.parquet", map(_to_columns, made), _COLUMNS)
+        count = duckdb_connection.write_parquet(folder / "pairs.parquet", map(_to_columns, made), COLUMNS)
         if count == 0:
             raise UnreadableData(
                 f"no pairs for {name}: " + ("all answers are equal." if left_out[0] else "there were no candidates.")
@@ -354,7 +354,7 @@ def _with_calibration(folder: Path, sharing: Sharing, rows: Iterable[CandidatePa
     if not known:
         return sharing
     path = folder / "calibration.parquet"
-    count = duckdb_connection.write_parquet(path, map(_to_columns, known), _COLUMNS)
+    count = duckdb_connection.write_parquet(path, map(_to_columns, known), COLUMNS)
     return replace(sharing, calibration_pairs=count, calibration_sha256=sha256_of(path))
 
 
