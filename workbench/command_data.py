@@ -1,4 +1,4 @@
-"""`workbench data`: add a dataset, list them, look into one, delete one."""
+"""`workbench data`: add a dataset, list them, look into one, make one again, delete one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from workbench import command_lint
 from workbench.canonical_rows import said_in, to_json
 from workbench.command_arguments import add_verb, add_verbs, agreed, pair_of_text, positive_integer, workspace_of
 from workbench.errors import UsageError
@@ -38,6 +39,10 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     show.add_argument("name", metavar="N")
     show.add_argument("--rows", type=positive_integer, default=2, metavar="K", help="rows to show (2)")
     show.add_argument("--rejected", action="store_true", help="show rejected rows instead, with line and reason")
+    command_lint.configure(verbs)
+    remake = add_verb(verbs, "remake", "make a dataset again by its recipe, and compare the bytes", run_remake)
+    remake.add_argument("name", metavar="N")
+    remake.add_argument("--name", dest="to", metavar="NEW", help="make it as a new dataset instead")
     rm = add_verb(verbs, "rm", "delete a dataset or a preference set; no file elsewhere and no verdict", run_rm)
     rm.add_argument("name", metavar="N")
     rm.add_argument("--yes", action="store_true", help="do not ask")
@@ -126,11 +131,35 @@ def run_show(args: argparse.Namespace) -> int:
         "sha256": info.source.sha256,
         "mapping": ", ".join(f"{field}={column}" for field, column in info.recognition.mapping.items()),
         "note": info.note,
+        "made by": info.recipe.get("command", ""),
     }
     write_fields({name: value for name, value in fields.items() if value})
     for row in rows:
         say()
         write_fields({name: readable(value) for name, value in row.items() if value not in ({}, None)})
+    return 0
+
+
+def run_remake(args: argparse.Namespace) -> int:
+    """Make a dataset again; a file that is gone or damaged comes back."""
+    from workbench.made_dataset import make_like, remake
+
+    workspace = workspace_of(args, writable=bool(args.to))
+    progress = Progress(f"making {args.name}")
+    try:
+        if args.to:
+            made = make_like(workspace, args.name, args.to, lambda done, total: progress.update(done, total, "rows"))
+            name, sha256, restored = made.name, made.info.source.sha256, False
+        else:
+            again = remake(workspace, args.name, lambda done, total: progress.update(done, total, "rows"))
+            name, sha256, restored = again.name, again.sha256, again.restored
+    finally:
+        progress.close()
+    if args.json:
+        write_json({"schema": SCHEMA, "dataset": name, "sha256": sha256, "restored": restored})
+    else:
+        say(f"{name}  {sha256}")
+        note("its file was gone or damaged and is back" if restored else "the same bytes as its recipe made before")
     return 0
 
 
@@ -210,4 +239,5 @@ def _as_json(dataset: Dataset) -> dict[str, Any]:
         "columns": dict(info.columns),
         "created": info.created,
         "note": info.note,
+        **({"recipe": info.recipe} if info.recipe else {}),
     }

@@ -49,8 +49,11 @@ def read_and_count(
     mapping: Mapping[str, str] | None,
     rejected_path: Path,
     progress: Progress | None = None,
+    recognition: Recognition | None = None,
 ) -> Intake:
     """Recognises the shape from the first rows, converts and counts all, writes the rejected ones.
+
+    With a `recognition` the shape is known, and nothing is guessed.
 
     Raises UnreadableData where no row is usable, UsageError where the mapping does not fit the columns.
     """
@@ -63,7 +66,7 @@ def read_and_count(
         if not sample:
             log.add_all(event for event in chain(first, events) if isinstance(event, RawRejection))
             raise UnreadableData(log.why_nothing_is_left(file, ""))
-        recognition = _recognise(file, sample, mapping)
+        recognition = recognition or _recognise(file, sample, mapping)
         for seen, event in enumerate(convert(chain(first, events), recognition, name), start=1):
             if isinstance(event, RawRejection):
                 log.add(event)

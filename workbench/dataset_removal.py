@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import EngineError
-from workbench.dataset_store import open_dataset
+from workbench.dataset_store import list_datasets, open_dataset
 from workbench.errors import NotFound, WorkbenchError, explain_os_errors, some_of
 from workbench.pair_sets import PairKind, list_pairs
 from workbench.preferences import PreferenceSet, open_preference_set
@@ -36,7 +36,7 @@ class DataRemoval:
     freed_bytes: int
     rows: int
     users: tuple[str, ...]
-    """What was made of it, in words: "run ID", "pair set N", "arena N"."""
+    """What was made of it, in words: "run ID", "pair set N", "arena N", "dataset N"."""
     stays: str
     """The file that it refers to and that stays where it is; empty where the workspace holds the only copy."""
 
@@ -130,7 +130,7 @@ def _require_verdicts_elsewhere(workspace: Workspace, made: PreferenceSet) -> No
 
 
 def _users_of(workspace: Workspace, name: str) -> tuple[str, ...]:
-    """Runs, pair sets and arenas that were made of it."""
+    """Runs, pair sets, arenas and datasets that were made of it."""
     users = []
     for run in all_runs(workspace):
         try:
@@ -143,6 +143,9 @@ def _users_of(workspace: Workspace, name: str) -> tuple[str, ...]:
         users += [
             f"{SINGULAR[kind]} {one.name}" for one in list_pairs(workspace, kind)[0] if _source(one.info.source) == name
         ]
+    for dataset in list_datasets(workspace)[0]:
+        if any(source.get("name") == name for source in dataset.info.recipe.get("sources", [])):
+            users.append(f"dataset {dataset.name}")
     return tuple(users)
 
 

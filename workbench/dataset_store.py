@@ -44,6 +44,8 @@ class DatasetInfo:
     """Reason → how many rows; the rows themselves are in rejected.jsonl, up to dataset_intake.MAX_REJECTIONS_KEPT."""
     note: str = ""
     """What a person must know wherever the dataset is shown, such as "synthetic"."""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """How it was made of other datasets (`made_dataset.Recipe`); empty for one that was added."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def add_dataset(
         info = DatasetInfo(
             name, now(), intake.recognition, recorded, intake.rows, intake.columns, intake.rejected, note
         )
-        write_toml(folder / "dataset.toml", _to_toml(info))
+        write_toml(folder / "dataset.toml", to_toml(info))
     return open_dataset(workspace, name)
 
 
@@ -191,7 +193,8 @@ def _writable_path(text: str) -> str:
     return path
 
 
-def _to_toml(info: DatasetInfo) -> dict[str, Any]:
+def to_toml(info: DatasetInfo) -> dict[str, Any]:
+    """What dataset.toml holds."""
     return {
         "schema": SCHEMA,
         "name": info.name,
@@ -202,6 +205,7 @@ def _to_toml(info: DatasetInfo) -> dict[str, Any]:
         "source": asdict(info.source),
         "columns": [{"name": name, "holds": kinds} for name, kinds in info.columns.items()],
         "rejected": [{"reason": reason, "rows": count} for reason, count in info.rejected.items()],
+        **({"recipe": info.recipe} if info.recipe else {}),
     }
 
 
@@ -222,6 +226,7 @@ def _from_toml(content: dict[str, Any], name: str, folder: Path) -> DatasetInfo:
             columns={entry["name"]: entry["holds"] for entry in content["columns"]},
             rejected={entry["reason"]: entry["rows"] for entry in content["rejected"]},
             note=content.get("note", ""),
+            recipe=content.get("recipe", {}),
         )
     except (KeyError, TypeError) as error:
         raise WorkbenchError(
