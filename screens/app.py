@@ -22,8 +22,9 @@ from textual.filter import LineFilter, Monochrome
 
 from engine.run.safe_text import safe
 from screens.stations import LOOP, STATIONS
-from screens.terminal_door import TerminalDoor, lacks_utf8
+from screens.terminal_door import TerminalDoor
 from screens.themes import DEFAULT, THEMES, WithoutColour
+from workbench.ascii_text import lacks_utf8
 from workbench.user_settings import UserSettings
 from workbench.workspace import Workspace
 

@@ -1,6 +1,6 @@
 """The panels of a run in a grid: as many as fit, the most telling first, and the rest on further pages.
 
-Owns how many fit and which page is shown. Invariant: a change of numbers never moves a panel.
+Owns which page is shown. Invariant: a change of numbers never moves a panel.
 """
 
 from __future__ import annotations
@@ -13,25 +13,8 @@ from textual.events import Resize
 
 from screens.plot_widget import Plot
 from workbench.curves import CurveLog
+from workbench.panel_grid import MOST, grid_of
 from workbench.plot_drawing import Scene
-
-MOST = 16
-LEAST_WIDTH, LEAST_HEIGHT = 39, 7
-MOST_COLUMNS = 3
-GOOD_HEIGHT = 12
-
-
-def grid_of(panels: int, width: int, height: int) -> tuple[int, int]:
-    """Columns and rows for so many panels, in so much room; fewer, larger panels where there is room to spare."""
-    columns = max(1, min(MOST_COLUMNS, width // LEAST_WIDTH))
-    rows = max(1, height // LEAST_HEIGHT)
-    if columns == 1 and rows == 1 and height >= 12:
-        rows = 2
-    if rows > 2:
-        rows = max(2, height // GOOD_HEIGHT)
-    while columns > 1 and panels <= (columns - 1) * rows:
-        columns -= 1
-    return columns, max(1, min(rows, -(-panels // columns), MOST // columns))
 
 
 class PlotGrid(Container):

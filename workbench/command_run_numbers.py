@@ -8,10 +8,12 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from workbench.command_arguments import add_verb, workspace_of
+from engine.run.safe_text import safe
+from workbench.command_arguments import add_verb, positive_integer, workspace_of
 from workbench.terminal_output import counted, local_time, note, number, say, write_fields, write_json
 
 if TYPE_CHECKING:
+    from workbench.run_frame import FrameLook
     from workbench.run_list import Run
 
 SCHEMA = 1
@@ -19,6 +21,18 @@ SCHEMA = 1
 
 def configure(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the verbs that read, show and hand on numbers."""
+    watch = add_verb(
+        verbs, "watch", "its panels until it ends, without the app; exit code 0 done, 1 failed, 3 stopped", run_watch
+    )
+    watch.add_argument("run", metavar="RUN")
+    watch.add_argument("--once", action="store_true", help="one frame, then return; with --json last values")
+    watch.add_argument("--all", action="store_true", help="every metric as a line, not the panels")
+    watch.add_argument("--lines", action="store_true", help="a line a step instead of panels, as in a pipe")
+    watch.add_argument("--size", type=_size, metavar="WxH", help="cells of the frame (the terminal's, else 80x24)")
+    watch.add_argument("--page", type=positive_integer, default=1, metavar="N", help="which page of panels (1)")
+    watch.add_argument("--log", action="store_true", help="a logarithmic axis of values where these allow it")
+    watch.add_argument("--ascii", action="store_true", help="ASCII alone, as without UTF-8")
+    watch.add_argument("--low-bandwidth", action="store_true", help="renewed once a second, not four times")
     imported = add_verb(
         verbs, "import", "make a run of what another program logs, or read it on; stdout: the run's ID", run_import
     )
@@ -66,6 +80,94 @@ def run_import(args: argparse.Namespace) -> int:
 
     note(f"{follow(done.run, open_log(path), tell)}.".capitalize())
     return 0
+
+
+def run_watch(args: argparse.Namespace) -> int:
+    """One frame, or panels that renew themselves, or lines, until the run ends."""
+    import sys
+
+    from workbench import run_watch as watching
+    from workbench.live_frame import can_renew
+    from workbench.run_stream import stream
+    from workbench.terminal_output import json_line
+
+    run = _run(args)
+    if args.once:
+        if args.json:
+            write_json(watching.as_json(run))
+        else:
+            _write_frame(run, args)
+        return 0
+    with watching.leaving_is_told(run, note):
+        if args.json:
+            return stream(run, lambda line: print(json_line(line), flush=True))
+        if can_renew(sys.stdout) and not (args.lines or args.all):
+            code = _renew(run, args)
+        else:
+            code = watching.wait_for_end(run, watching.follow(say))
+    _write_frame(run, args)
+    return code
+
+
+def _write_frame(run: Run, args: argparse.Namespace) -> None:
+    from workbench.run_frame import RunFrame
+    from workbench.run_watch import frame
+
+    for line in frame(run, every_metric=True) if args.all else RunFrame(run).lines(_look(args, *_size_of(args))):
+        say(line)
+
+
+def _renew(run: Run, args: argparse.Namespace) -> int:
+    import sys
+
+    from workbench.live_frame import OFTEN_S, RARELY_S, renew
+    from workbench.run_frame import RunFrame
+    from workbench.run_list import ALIVE, exit_code_of
+
+    drawn, state = RunFrame(run), ""
+
+    def over() -> bool:
+        nonlocal state
+        state = run.state().state
+        return state not in ALIVE
+
+    renew(
+        lambda width, height: [safe(line) for line in drawn.lines(_look(args, width, height))],
+        over, sys.stdout, every_s=RARELY_S if args.low_bandwidth else OFTEN_S,
+        size=(lambda: args.size) if args.size else None,
+    )  # fmt: skip
+    return exit_code_of(state)
+
+
+def _look(args: argparse.Namespace, width: int, height: int) -> FrameLook:
+    import sys
+
+    from workbench.ascii_text import lacks_utf8
+    from workbench.run_frame import FrameLook
+    from workbench.run_watch import lacks_bars
+
+    plain = args.ascii or lacks_utf8() or lacks_bars(sys.stdout)
+    return FrameLook(width, height, args.page, args.log, plain)
+
+
+def _size_of(args: argparse.Namespace) -> tuple[int, int]:
+    """The size that was asked for, else the terminal's but for the line of the next prompt, else 80x24."""
+    import shutil
+    import sys
+
+    if args.size:
+        return args.size  # type: ignore[no-any-return]
+    if not sys.stdout.isatty():
+        return 80, 24
+    found = shutil.get_terminal_size((80, 24))
+    return found.columns, found.lines - 1
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit() and 0 < int(width) < 10_000 and 0 < int(height) < 10_000):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected columns and lines, such as 80x24")
+    return int(width), int(height)
 
 
 def show_imported(run: Run) -> int:

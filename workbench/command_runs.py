@@ -38,10 +38,6 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     add_verb(verbs, "ls", "list the runs, the newest last", run_ls)
     show = add_verb(verbs, "show", "what a run was asked to do and what came of it", run_show)
     show.add_argument("run", metavar="RUN")
-    watch = add_verb(verbs, "watch", "follow a run until it ends; exit code 0 done, 1 failed, 3 stopped", run_watch)
-    watch.add_argument("run", metavar="RUN")
-    watch.add_argument("--once", action="store_true", help="one frame, then return")
-    watch.add_argument("--all", action="store_true", help="every metric in the frame, not the main ones")
     logs = add_verb(verbs, "logs", "the end of a run's log", run_logs)
     logs.add_argument("run", metavar="RUN")
     logs.add_argument("-n", "--lines", type=positive_integer, default=LOG_LINES, metavar="N", help=f"({LOG_LINES})")
@@ -161,27 +157,6 @@ def run_show(args: argparse.Namespace) -> int:
     }
     write_fields({name: value for name, value in fields.items() if value})
     return 0
-
-
-def run_watch(args: argparse.Namespace) -> int:
-    """One frame, or a line a step until the run ends."""
-    from workbench import run_watch as watching
-
-    run = _run(args)
-    if args.once:
-        if args.json:
-            write_json(watching.as_json(run))
-            return 0
-        for line in watching.frame(run, every_metric=args.all):
-            say(line)
-        return 0
-    with watching.leaving_is_told(run, note):
-        if args.json:
-            return watching.wait_for_end(run, _print_json_line)
-        code = watching.wait_for_end(run, watching.follow(say))
-    for line in watching.frame(run, every_metric=args.all):
-        say(line)
-    return code
 
 
 def run_logs(args: argparse.Namespace) -> int:
@@ -382,9 +357,3 @@ def _next_step(summary: RunSummary, has_checkpoint: bool) -> str:
     if summary.state == "done" and has_checkpoint:
         return f"--reward-model run:{summary.id}" if summary.method == "reward" else f"--model run:{summary.id}"
     return ""
-
-
-def _print_json_line(summary: RunSummary) -> None:
-    from workbench.terminal_output import json_line
-
-    print(json_line({"schema": SCHEMA, **asdict(summary)}), flush=True)

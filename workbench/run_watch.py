@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, TextIO
 
 from engine.run.metric_names import source_family
 from workbench.run_list import ALIVE, Run, RunSummary, exit_code_of, summarise
@@ -115,7 +115,7 @@ def sparkline(values: Sequence[float], width: int = SPARKLINE_WIDTH, *, plain: b
     buckets = min(width, len(finite))
     edges = [round(i * len(finite) / buckets) for i in range(buckets + 1)]
     means = [math.fsum(finite[a:b]) / (b - a) for a, b in pairwise(edges)]
-    bars = PLAIN_BARS if (_lacks_bars() if plain is None else plain) else BARS
+    bars = PLAIN_BARS if (lacks_bars(sys.stdout) if plain is None else plain) else BARS
     low, high = min(means), max(means)
     if high == low:
         return bars[len(bars) // 2 - 1] * len(means)
@@ -234,9 +234,10 @@ def _kl_lines(series: Series) -> list[str]:
     return field_lines({"sampled KL": f"{text}, step {step}  {sparkline([v for _, v in series[KL]])}"})
 
 
-def _lacks_bars() -> bool:
+def lacks_bars(stream: TextIO) -> bool:
+    """Whether the encoding of a stream has no characters to draw with."""
     try:
-        BARS.encode(sys.stdout.encoding or "utf-8")
+        BARS.encode(stream.encoding or "utf-8")
     except (UnicodeEncodeError, LookupError):
         return True
     return False

@@ -25,10 +25,11 @@ from screens.modals import AskText, Choice, Question, Reading
 from screens.row_list import Column, Row, RowList
 from screens.station import Station
 from screens.tasks import Cancelled, Task
-from screens.terminal_door import TerminalDoor, lacks_utf8, to_ascii
+from screens.terminal_door import TerminalDoor
 from screens.text_view import Block, TextView
 from tests.any_text import ANY_TEXT
 from tests.screens.driving import SIZE, WIDE, check_golden, drive, text_of, until
+from workbench.ascii_text import lacks_utf8, to_ascii
 from workbench.errors import WorkbenchError
 from workbench.user_settings import UserSettings, change_setting, read_settings, settings_path
 from workbench.workspace import Workspace, init

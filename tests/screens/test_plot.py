@@ -18,11 +18,11 @@ from textual.geometry import Region
 from textual.strip import Strip
 
 from screens.narrow_updates import NarrowUpdate
-from screens.plot_grid import grid_of
 from screens.plot_widget import Plot
 from tests.screens.driving import GOLDENS
 from workbench.curve_panels import Panel, Reference, Trace, panels_of
 from workbench.curves import Event, Points
+from workbench.panel_grid import grid_of
 from workbench.plot_canvas import FAINT, LINE, Canvas
 from workbench.plot_drawing import Scene
 from workbench.plot_rows import PlotRow, changed_spans
