@@ -41,7 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "label": ("workbench.command_label", "judge pairs on the screen, one key each"),
     "prefs": ("workbench.command_prefs", "preference sets: freeze ls show export"),
     "train": ("workbench.command_train", "train a model: sft reward dpo simpo cpo orpo kto ppo grpo rloo"),
-    "runs": ("workbench.command_runs", "runs: ls show watch logs stop resume clone import export rm"),
+    "runs": ("workbench.command_runs", "runs: ls show watch diff curves logs stop resume clone import export rm"),
     "rewards": ("workbench.command_rewards", "Python reward functions: show approve revoke ls"),
     "generate": ("workbench.command_models", "let a model answer prompts; makes a dataset"),
     "eval": ("workbench.command_models", "held-out loss, or accuracy on preferences, of a model"),

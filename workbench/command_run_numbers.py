@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from engine.run.safe_text import safe
 from workbench.command_arguments import add_verb, positive_integer, workspace_of
-from workbench.terminal_output import counted, local_time, note, number, say, write_fields, write_json
+from workbench.terminal_output import counted, local_time, note, number, say, write_fields, write_json, write_table
 
 if TYPE_CHECKING:
     from workbench.run_frame import FrameLook
@@ -33,6 +33,19 @@ def configure(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     watch.add_argument("--log", action="store_true", help="a logarithmic axis of values where these allow it")
     watch.add_argument("--ascii", action="store_true", help="ASCII alone, as without UTF-8")
     watch.add_argument("--low-bandwidth", action="store_true", help="renewed once a second, not four times")
+    drawn = add_verb(verbs, "curves", "panels as a picture (.svg, .png), metrics as a table (.csv)", run_curves)
+    drawn.add_argument("runs", metavar="RUN", nargs="+", help="a picture has one, a table may have several")
+    drawn.add_argument("--to", required=True, metavar="FILE", help="a new file; its ending says what it becomes")
+    drawn.add_argument(
+        "--panel", action="append", default=[], metavar="P", help="a title or a metric of it; may be repeated"
+    )
+    drawn.add_argument("--metric", action="append", default=[], metavar="M", help="of a table: a name or eval_*")
+    drawn.add_argument("--log", action="store_true", help="a logarithmic axis of values where these allow it")
+    compared = add_verb(verbs, "diff", "runs beside each other: settings that differ, best and last values", run_diff)
+    compared.add_argument("runs", metavar="RUN", nargs="+", help="the first is the baseline")
+    compared.add_argument(
+        "--metric", action="append", default=[], metavar="M", help="a name or eval_*; may be repeated"
+    )
     imported = add_verb(
         verbs, "import", "make a run of what another program logs, or read it on; stdout: the run's ID", run_import
     )
@@ -168,6 +181,60 @@ def _size(text: str) -> tuple[int, int]:
     if not (width.isdigit() and height.isdigit() and 0 < int(width) < 10_000 and 0 < int(height) < 10_000):
         raise argparse.ArgumentTypeError(f"{text!r}: expected columns and lines, such as 80x24")
     return int(width), int(height)
+
+
+def run_curves(args: argparse.Namespace) -> int:
+    """Write a picture or a table of a run's metrics."""
+    from pathlib import Path
+
+    from workbench.errors import UsageError
+    from workbench.run_list import find_run
+    from workbench.run_picture import check_target, write_csv, write_picture
+
+    workspace, to = workspace_of(args), Path(args.to).expanduser()
+    check_target(to)
+    runs = [find_run(workspace, run) for run in dict.fromkeys(args.runs)]
+    table = to.suffix.lower() == ".csv"
+    if len(runs) > 1 and not table:
+        raise UsageError(f"a picture is of one run, and {len(runs)} are named; a table (.csv) may hold several")
+    if (args.panel and table) or (args.metric and not table):
+        raise UsageError("--panel is for pictures (.svg, .png), --metric for tables (.csv)")
+    if table:
+        count, what = write_csv(runs, to, args.metric), "line"
+    else:
+        count, what = write_picture(runs[0], to, args.panel, log=args.log), "panel"
+    if args.json:
+        write_json({"schema": SCHEMA, "runs": [run.id for run in runs], "file": str(to), f"{what}s": count})
+    else:
+        say(str(to))
+        note(counted(count, what))
+    return 0
+
+
+def run_diff(args: argparse.Namespace) -> int:
+    """Hold runs against the first."""
+    from workbench.comparison_table import marks_told, metric_table, setting_table
+    from workbench.errors import UsageError
+    from workbench.run_comparison import compare, facts_of
+    from workbench.run_list import find_run
+
+    workspace = workspace_of(args)
+    runs = list({run.id: run for run in (find_run(workspace, name) for name in args.runs)}.values())
+    if len(runs) < 2:
+        raise UsageError("runs diff needs two runs or more; see: workbench runs ls")
+    found = compare([facts_of(run) for run in runs])
+    if args.json:
+        write_json(found.as_json())
+        return 0
+    for place, run in enumerate(runs, 1):
+        say(f"{place}  {run.id}")
+    say()
+    write_table(*setting_table(found), empty="No setting differs.")
+    say()
+    write_table(*metric_table(found, args.metric), empty="No metric to compare.")
+    for told in (*marks_told(found), *found.warnings):
+        note(told)
+    return 0
 
 
 def show_imported(run: Run) -> int:

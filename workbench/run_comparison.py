@@ -125,6 +125,8 @@ def facts_of(run: Run, log: CurveLog | None = None, config: RunConfig | None = N
     }
     if config is None:
         return RunFacts(run.id, run.method, {}, values)
+    if config.run.imported:  # another program's: what it was measured on nobody knows, so it is like nothing else
+        return RunFacts(run.id, run.method, {}, values, run.id, run.id, run.id)
     return RunFacts(
         run.id, config.run.method, settings_as_typed(config), values, _held_out(config), _judge(config),
         _reference(config),
