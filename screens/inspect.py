@@ -26,6 +26,7 @@ from screens.station import KNOWN_ERRORS, Station
 from screens.tasks import Task
 from workbench.dataset_window import Cells, Hits, RowWindow, cell_of, open_window
 from workbench.dataset_window_subject import RowReading, Subject, find_subject, raw_json, read_row
+from workbench.row_address import ROW_MARK, row_at, side_of
 from workbench.text_wrapping import cut
 
 TYPING_S = 0.2
@@ -36,7 +37,8 @@ NOTE_WIDTH = 24
 """Cells of the header for what a dataset says of itself."""
 MOST_COPIED = 100_000
 """Characters; terminals take about that much of a clipboard sequence."""
-Opened = tuple[Subject, RowWindow, list[Cells]]
+Opened = tuple[Subject, RowWindow, list[Cells], int]
+"""(what is looked at, its rows, the first of them, the row to begin at or -1)"""
 
 
 class Inspect(Station):
@@ -62,11 +64,15 @@ class Inspect(Station):
         Binding("slash", "filter", "filter", id="inspect.filter", tooltip="Keep the rows that contain a text."),
         Binding("t", "side", "train/eval", id="inspect.side", tooltip="The other side of a preference set."),
         Binding("r", "raw", "raw", id="inspect.raw", tooltip="The row as JSON, as the file has it."),
+        Binding("c", "check", "check", id="inspect.check", tooltip="Lint: what is wrong in it, and in which rows."),
         Binding("y", "copy", "copy", id="inspect.copy", tooltip="Copy the cell under the cursor, whole."),
     ]
 
     def __init__(self, subject: str = "") -> None:
-        super().__init__(subject)
+        name, _, place = subject.partition(ROW_MARK)
+        super().__init__(name)
+        self._wanted = place
+        """The row to begin at, as `lint_rows.row_address` writes it; empty once it was gone to."""
         self._about: Subject | None = None
         self._window: RowWindow | None = None
         self._raw = False
@@ -86,7 +92,7 @@ class Inspect(Station):
 
     def on_mount(self) -> None:
         self._grid.focus()
-        self._open("train")
+        self._open(side_of(self._wanted))
 
     def on_unmount(self) -> None:
         self._search += 1
@@ -103,13 +109,14 @@ class Inspect(Station):
     # Opening.
 
     def _open(self, side: str) -> None:
-        workspace, name = self.workspace, self.subject
+        workspace, name, wanted, self._wanted = self.workspace, self.subject, self._wanted, ""
 
         def work(task: Task) -> Opened:
             subject = find_subject(workspace, name, side)
             window = self._opening.open(lambda: open_window(subject.path, subject.file_kind))
             try:
-                return subject, window, window.rows(0, BLOCK_ROWS)
+                begin = row_at(window, wanted, task.check)
+                return subject, window, window.rows(0, BLOCK_ROWS), begin
             except BaseException:
                 self._opening.close(window)
                 raise
@@ -117,11 +124,13 @@ class Inspect(Station):
         self.start_task(f"opening {name or 'a dataset'}", work, self._opened, failed=self._refused)
 
     def _opened(self, opened: Opened) -> None:
-        before, (self._about, self._window, first) = self._window, opened
-        self.subject = self._about.name
+        before, (self._about, self._window, first, begin) = self._window, opened
+        self.subject = self.workbench_app.subjects[self.NAME] = self._about.name  # without the row to begin at
         self._row_read = None
         self._end_search()
         self._grid.show(self._window, first, empty="no rows")
+        if begin >= 0:
+            self._grid.move_to(begin)
         if before is not None:
             self._opening.close(before)
         self.refresh_bindings()
@@ -131,6 +140,8 @@ class Inspect(Station):
         self.say(self._about.warning or self._window.note, "bad" if self._about.warning else "")
         for field in self.query("#filter").results(Input):  # typed while the file was opened
             self._start_search(field.value)
+        if begin >= 0:
+            self.action_read()
         self._follow()
 
     def _refused(self, error: BaseException) -> None:
@@ -298,6 +309,9 @@ class Inspect(Station):
         if action == "side" and not (self._about and self._about.side):
             return False
         return super().check_action(action, parameters)
+
+    def action_check(self) -> None:
+        self.workbench_app.open("lint", self.subject)
 
     def action_copy(self) -> None:
         window, number, column = self._window, self._grid.row_number, self._grid.column_name

@@ -111,6 +111,13 @@ class RowWindow(ABC):
         """Where a row stands, for a person: "row 3", or the line of the file."""
         return f"row {number + 1:,}"
 
+    def find(self, number: int, ordinal: int) -> int:
+        """The row that is `number` (a line or ordinal, from 1) in the file and `ordinal` (from 0) of the readable ones.
+
+        -1 while it is not read yet, or where there is no such row.
+        """
+        return ordinal if ordinal < self.rows_so_far else -1
+
     @abstractmethod
     def close(self) -> None:
         """End whatever goes on in the background."""

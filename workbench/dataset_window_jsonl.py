@@ -129,6 +129,17 @@ class JsonLinesWindow(RowWindow):
         line = self._parts[part].first_line + (within if lines is None else int(lines[within]))
         return f"line {line:,}"
 
+    def find(self, number: int, ordinal: int) -> int:
+        place = bisect_right(self._parts, number, key=lambda part: part.first_line) - 1
+        if place < 0:
+            return -1
+        part = self._parts[place]
+        within = number - part.first_line
+        if part.lines is not None:
+            within = int(part.lines.searchsorted(within))
+        found = self._ends[place] - len(part.starts) + within
+        return found if within < len(part.starts) and self.place(found) == f"line {number:,}" else -1
+
     def close(self) -> None:
         self._closed.set()
 

@@ -14,9 +14,11 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from workbench.analysis_cache import cached
 from workbench.canonical_rows import text_of
 from workbench.dataset_reading import place_word
 from workbench.lint_findings import KINDS, ROWS_KEPT, Finding, FoundRow, LintReport
@@ -84,6 +86,17 @@ def lint(
         finally:
             repeats.close()
     return course.report()
+
+
+def lint_told(
+    workspace: Workspace, name: str, *, side: Side | None = None, again: bool = False, progress: Progress | None = None
+) -> dict[str, Any]:
+    """What `lint` finds, as JSON, from the cache where these very rows were looked at before."""
+    source = row_source(workspace, name, side)
+    other = row_source(workspace, name, "eval").sha256 if source.dataset is None else ""
+    reading = asdict(source.dataset.info.recognition) if source.dataset else {}
+    what = {"lint": source.sha256, "name": source.name, "other": other, "reading": reading}
+    return cached(what, lambda: lint(workspace, name, side=side, progress=progress).as_json(), again=again)
 
 
 def _scratch() -> Path:
