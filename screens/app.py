@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from os import _exit
 from pathlib import Path
@@ -25,7 +26,8 @@ from screens.stations import LOOP, STATIONS
 from screens.terminal_door import TerminalDoor
 from screens.themes import DEFAULT, THEMES, WithoutColour
 from workbench.ascii_text import lacks_utf8
-from workbench.user_settings import UserSettings
+from workbench.errors import WorkbenchError
+from workbench.user_settings import UserSettings, change_panels
 from workbench.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -183,6 +185,15 @@ class WorkbenchApp(App[int]):
         else:
             self.log.error(repr(error))
             self.tell(f"a fault in this program: {type(error).__name__}: {error}", "error")
+
+    def keep_panels(self, method: str, choice: tuple[str, ...]) -> None:
+        """Which panels of Curves a person wants for a method: from now on, and in their config.toml."""
+        panels = {name: names for name, names in self.settings.curves.items() if name != method}
+        self.settings = replace(self.settings, curves=panels | ({method: choice} if choice else {}))
+        try:
+            change_panels(method, choice)
+        except WorkbenchError as error:
+            self.complain(error)
 
     async def _look_at_settings(self) -> None:
         """Tell what the person's settings name that is not there."""

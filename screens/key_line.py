@@ -48,8 +48,9 @@ def shown_keys(screen: Screen[Any]) -> list[tuple[str, str, str]]:
             key = (not typing and binding.key_display) or key_name(binding.key)
             found[binding.action] = (binding.id or "", key, binding.description)
     own = _own_enter(screen)
+    later: tuple[str, ...] = getattr(screen, "LATER_KEYS", ())
     # The way to everything comes after the screen's own keys.
-    return sorted([*own, *found.values()], key=lambda one: one[0] == "palette")
+    return sorted([*own, *found.values()], key=lambda one: (one[0] == "palette", one[0] in later))
 
 
 def _own_enter(screen: Screen[Any]) -> list[tuple[str, str, str]]:

@@ -5,16 +5,16 @@ Owns which page is shown. Invariant: a change of numbers never moves a panel.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from textual.app import ComposeResult
 from textual.containers import Container
 from textual.events import Resize
 
 from screens.plot_widget import Plot
-from workbench.curves import CurveLog
+from workbench.curves import Points
 from workbench.panel_grid import MOST, grid_of
-from workbench.plot_drawing import Scene
+from workbench.plot_scene import Scene
 
 
 class PlotGrid(Container):
@@ -28,7 +28,7 @@ class PlotGrid(Container):
         super().__init__(id=id)
         self._plots = tuple(Plot(plain=plain) for _ in range(MOST))
         self._scenes: Sequence[Scene] = ()
-        self._curve_log = CurveLog()
+        self._metrics: Mapping[str, Points] = {}
         self._page = 0
         self._laid_out = (0, 0)
 
@@ -53,9 +53,9 @@ class PlotGrid(Container):
         """What the panels show, one after the other."""
         return "\n".join(plot.text for plot in self._plots if plot.display)
 
-    def show(self, scenes: Sequence[Scene], log: CurveLog) -> None:
+    def show(self, scenes: Sequence[Scene], metrics: Mapping[str, Points]) -> None:
         """Show panels with the points there are now."""
-        self._scenes, self._curve_log = scenes, log
+        self._scenes, self._metrics = scenes, metrics
         self._again()
 
     def turn(self, by: int) -> None:
@@ -81,4 +81,4 @@ class PlotGrid(Container):
             there = place < len(shown)
             if plot.display != there:
                 plot.display = there
-            plot.show(shown[place] if there else None, self._curve_log.metrics)
+            plot.show(shown[place] if there else None, self._metrics)

@@ -23,17 +23,20 @@ from workbench.plot_canvas import (
     LABEL,
     LINE,
     REFERENCE,
+    RUNS,
     SECOND,
     THIRD,
     TITLE,
     VALUE,
 )
-from workbench.plot_drawing import PlotDrawing, Scene
+from workbench.plot_drawing import PlotDrawing
 from workbench.plot_rows import PlotRow, changed_spans
+from workbench.plot_scene import Scene
 
 _CLASSES = {
     REFERENCE: "reference", FAINT: "faint", LINE: "line", SECOND: "second", THIRD: "third", HELD_OUT: "held-out",
     BAD: "bad", LABEL: "label", TITLE: "title", VALUE: "value",
+    **{tone: f"run-{place}" for place, tone in enumerate(RUNS)},
 }  # fmt: skip
 
 
@@ -52,6 +55,13 @@ class Plot(Widget):
     Plot > .plot--second { color: $error; }
     Plot > .plot--third { color: $success; }
     Plot > .plot--held-out { color: $accent; }
+    Plot > .plot--run-0 { color: #56b4e9; }
+    Plot > .plot--run-1 { color: #e69f00; }
+    Plot > .plot--run-2 { color: #009e73; }
+    Plot > .plot--run-3 { color: #d55e00; }
+    Plot > .plot--run-4 { color: #cc79a7; }
+    Plot > .plot--run-5 { color: #f0e442; }
+    Plot > .plot--run-6 { color: #0072b2; }
     Plot > .plot--bad { color: $error; text-style: bold; }
     """
 
@@ -89,7 +99,7 @@ class Plot(Widget):
         return self._strips[y]
 
     def _strip(self, row: PlotRow) -> Strip:
-        segments = [Segment(row.wide, self._ink(TITLE))] if row.wide else []
+        segments = [Segment(row.wide, self._ink(row.wide_tone))] if row.wide else []
         begin = 0
         tones = row.tones
         for place in range(1, len(tones) + 1):

@@ -18,13 +18,11 @@ from textual.widget import Widget
 from engine.run.folder import RunFolder
 from screens.modals import Choice, Question
 from screens.row_list import Column, Row, RowList
+from screens.run_orders import ask_to_stop, resume
 from screens.runs_log import LogPage
 from screens.station import Station
-from screens.tasks import Task
 from screens.text_view import Block, TextView
 from workbench.run_board import BoardEntry, BoardReader, describe_entry
-from workbench.run_control import prepare_resume, stop_run
-from workbench.run_launch import start_run
 from workbench.run_list import STATE_MARKS, STATE_TONES, Run
 from workbench.run_removal import Removal, removal_of, remove_run
 from workbench.text_wrapping import cut
@@ -126,40 +124,17 @@ class Runs(Station):
         if not entry.alive:
             self.say(f"{entry.id} is {entry.summary.state}; there is nothing to stop", "bad")
             return
-        waits = entry.summary.state == "queued"
-        details = (
-            "It leaves the queue; it has not begun."
-            if waits
-            else "It finishes its step, writes a checkpoint and ends; R resumes it."
-        )
-        question = Question(f"Stop {entry.id}?", [Choice("S", "stop it")], details=details)
-        self.app.push_screen(question, lambda answer: self._stop(entry) if answer else None)
+        ask_to_stop(self, self._run(entry), self._done, waits=entry.summary.state == "queued")
 
     def action_resume(self) -> None:
-        entry = self._chosen()
-        if entry is None:
-            return
-        run = self._run(entry)
-
-        def work(task: Task) -> str:
-            prepare_resume(run)
-            task.check()
-            start_run(run)
-            return run.id
-
-        self.start_task(f"resuming {entry.id}", work, lambda name: self._done(f"{name} goes on"))
+        if entry := self._chosen():
+            resume(self, self._run(entry), self._done)
 
     def action_delete(self) -> None:
         entry = self._chosen()
         if entry is not None:
             run = self._run(entry)
             self.start_task(f"looking what {entry.id} holds", lambda task: removal_of(run), self._ask_to_delete)
-
-    def _stop(self, entry: BoardEntry) -> None:
-        run = self._run(entry)
-        self.start_task(
-            f"stopping {entry.id}", lambda task: stop_run(run), lambda _: self._done(f"{entry.id} was asked to stop")
-        )
 
     def _ask_to_delete(self, removal: Removal) -> None:
         question = Question(

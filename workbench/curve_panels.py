@@ -36,11 +36,15 @@ class Trace:
     label: str
     """What tells it apart in its panel; empty where it is alone."""
     kind: str = "line"
-    """line, dashes, dots (three lines that differ without colour), or points."""
+    """line, dashes, dots, long-dashes (lines that differ without colour), or points."""
     smooth: bool = False
     """A strong smoothed curve over the raw one."""
     error: str = ""
     """The metric that is its standard error."""
+    ink: int = -1
+    """Which colour of the palette of runs it has; -1 for that of its kind."""
+    letter: str = ""
+    """What stands on the curve, so that many differ without colour."""
 
 
 @dataclass(frozen=True)

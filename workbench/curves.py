@@ -32,6 +32,8 @@ LEAST_RANGE = 128
 _FARTHEST_STEP = 2**53
 _NONFINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 _ON_THE_AXIS = ("checkpoint", "resumed", "alarm")
+LONGEST_EVENT = 400
+"""Characters of what an event says that are kept."""
 
 
 class Points:
@@ -58,6 +60,8 @@ class CurveLog:
 
     def __init__(self) -> None:
         self.metrics: dict[str, Points] = {}
+        self.times = Points()
+        """Unix seconds of the steps that count, as far as their lines say them."""
         self.last_step = -1
         """The highest step that counts; -1 while there is none."""
         self.left_out = 0
@@ -67,6 +71,11 @@ class CurveLog:
         self._steps: array[int] = array("q")
         self._attempts: array[int] = array("q")
         self._late: dict[int, tuple[int, dict[str, Any]]] = {}
+
+    @property
+    def steps(self) -> array[int]:
+        """The steps that count, in order; grows, and is another object after any other change."""
+        return self._steps
 
     def take(self, lines: Iterable[dict[str, Any]]) -> None:
         """Take in lines of the log; those that are none are left out."""
@@ -97,6 +106,9 @@ class CurveLog:
             return
         self._steps.append(step)
         self._attempts.append(attempt)
+        if _is_time(at := line.get("time")):
+            self.times.steps.append(step)
+            self.times.values.append(at)
         known = self.metrics.get
         for name, value in line["metrics"].items() if not line.get("nonfinite") else _values(line):
             if type(value) is float or type(value) is int:
@@ -137,10 +149,9 @@ class CurveLog:
             return
         first = self._steps[place]
         for name, points in self.metrics.items():
-            keep = bisect_left(points.steps, first)
-            if keep < len(points):
-                self.metrics[name] = Points(points.steps[:keep], points.values[:keep])
-        del self._steps[place:], self._attempts[place:]
+            self.metrics[name] = _before(points, first)
+        self.times = _before(self.times, first)
+        self._steps, self._attempts = self._steps[:place], self._attempts[:place]
 
     def _merge_late(self) -> None:
         """Put the lines whose step is not beyond all others where they belong, all at once."""
@@ -166,12 +177,24 @@ class CurveLog:
         for step in void:
             attempts.pop(step, None)
         for name, points in list(self.metrics.items()):
-            kept = {s: v for s, v in zip(points.steps, points.values, strict=True) if s not in gone}
-            kept.update(wanted.get(name, {}))
-            steps = sorted(kept)
-            self.metrics[name] = Points(array("q", steps), array("d", (kept[step] for step in steps)))
+            self.metrics[name] = _mended(points, gone, wanted.get(name, {}))
+        times = {step: at for step, (_, line) in new.items() if _is_time(at := line.get("time"))}
+        self.times = _mended(self.times, gone, times)
         self._steps = array("q", sorted(attempts))
         self._attempts = array("q", (attempts[step] for step in self._steps))
+
+
+def _before(points: Points, step: int) -> Points:
+    """The points before `step`: the same object where these are all."""
+    keep = bisect_left(points.steps, step)
+    return Points(points.steps[:keep], points.values[:keep]) if keep < len(points) else points
+
+
+def _mended(points: Points, gone: set[int], new: Mapping[int, float]) -> Points:
+    kept = {step: value for step, value in zip(points.steps, points.values, strict=True) if step not in gone}
+    kept.update(new)
+    steps = sorted(kept)
+    return Points(array("q", steps), array("d", (kept[step] for step in steps)))
 
 
 @dataclass(frozen=True)
@@ -180,6 +203,9 @@ class Event:
 
     step: int
     kind: str
+    """checkpoint, resumed, alarm, or knob: settings that were changed for what follows."""
+    words: str = ""
+    """What it says of itself; a stranger's text."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +235,7 @@ class RunCurves:
         self._lines = GrowingLines(run.folder.metrics_path)
         self._event_lines = GrowingLines(run.folder.events_path)
         self._events: list[Event] = []
+        self._changes = ""
         self._revision = 0
         self._summary: RunSummary | None = None
         self._step = -1
@@ -243,11 +270,26 @@ class RunCurves:
     def _read_events(self) -> None:
         batch = self._event_lines.read()
         if batch.anew:
-            self._events = []
+            self._events, self._changes = [], ""
         for line in batch.lines:
             step, kind = line.get("step"), line.get("kind")
-            if _is_number(step) and isinstance(kind, str) and kind in _ON_THE_AXIS:
-                self._events.append(Event(step, kind))
+            if kind == "settings_changed":
+                self._changes = _changes_told(line.get("changes"))
+            elif _is_number(step) and isinstance(kind, str) and kind in _ON_THE_AXIS:
+                self._events.append(Event(step, kind, str(line.get("what", ""))[:LONGEST_EVENT]))
+                if kind == "resumed" and self._changes:
+                    self._events.append(Event(step, "knob", self._changes))
+                    self._changes = ""
+
+
+def _changes_told(changes: object) -> str:
+    """optim.lr 1e-4 → 5e-5, of every setting that a resume changed."""
+    if not isinstance(changes, dict):
+        return "settings"
+    told = [
+        f"{key} {both[0]} → {both[1]}" for key, both in changes.items() if isinstance(both, list) and len(both) == 2
+    ]
+    return ", ".join(told)[:LONGEST_EVENT] or "settings"
 
 
 def x_range(last_step: int, total_steps: int, *, over: bool) -> tuple[int, int]:
@@ -277,6 +319,10 @@ def _config_of(run: Run) -> RunConfig | None:
 
 def _is_number(value: object) -> TypeGuard[int]:
     return type(value) is int and -_FARTHEST_STEP < value < _FARTHEST_STEP
+
+
+def _is_time(value: object) -> TypeGuard[float]:
+    return type(value) is float or type(value) is int
 
 
 def _values(line: dict[str, Any]) -> Iterable[tuple[str, float]]:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 BLANK, REFERENCE, FAINT, THIRD, SECOND, LINE, HELD_OUT, BAD, LABEL, TITLE, VALUE = range(11)
 """Tones, the later the weightier."""
+RUNS = tuple(range(11, 18))
+"""Tones of the curves of several runs: no run outweighs another by more than its place."""
 DOWN = 4
 """Dots in a cell, one above the other; there are two beside each other."""
 _LEFT, _RIGHT = (0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80)
@@ -26,7 +28,7 @@ def _plain(bits: int) -> str:
 
 
 _ASCII = tuple(map(_plain, range(256)))
-ASCII_MARKS = {"◆": "x", "◇": "o", "○": "u", "●": "@", "×": "X"}
+ASCII_MARKS = {"◆": "x", "◇": "o", "○": "u", "●": "@", "×": "X", "┊": ":", "◊": "~"}
 """What stands for a mark where there is only ASCII."""
 
 
@@ -84,6 +86,12 @@ class Canvas:
             for place, letter in enumerate(text):
                 self.marks[row][begin + place] = letter
                 self.tones[row][begin + place] = tone
+
+    def cross(self, cell: int) -> None:
+        """A thin line down, where nothing but a reference line is drawn."""
+        for row in range(self.height):
+            if self.tones[row][cell] <= REFERENCE and cell not in self.marks[row]:
+                self.marks[row][cell], self.tones[row][cell] = "┊", LABEL
 
     def line(self, row: int, *, plain: bool) -> str:
         """A row as text, one character for each cell."""

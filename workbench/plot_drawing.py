@@ -9,24 +9,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from engine.run.safe_text import safe
+from workbench.curve_axes import value_at
 from workbench.curve_columns import Axis, Columns, axis, short_number, smoothed
 from workbench.curve_panels import Panel, Trace
-from workbench.curves import Event, Points
+from workbench.curves import Points
+from workbench.plot_bottom import bottom_row
 from workbench.plot_canvas import (
     BAD,
     FAINT,
     HELD_OUT,
     LABEL,
     LINE,
+    RUNS,
     SECOND,
     THIRD,
+    TITLE,
     VALUE,
     Canvas,
 )
 from workbench.plot_rows import PlotRow, centred
+from workbench.plot_scene import Scene
 from workbench.plot_title import POINTS, LastValue, title_parts
 from workbench.text_wrapping import cells, cut
 
@@ -39,27 +43,10 @@ ROOM = 0.25
 """Room beyond a value that left the axis, as a share of the range: each other axis is a whole panel sent."""
 FILLED = 0.25
 """Share of the axis below which the curves get a narrower one."""
-SMOOTH_OVER = 1 / 24
-"""Reach of the smoothing, as a share of the width."""
 _TONES = {"line": LINE, "dashes": SECOND, "dots": THIRD, "points": HELD_OUT}
-_GAPS = {"line": 0, "dashes": 3, "dots": 1}
-_EVENTS = {"checkpoint": "┴", "resumed": "▲", "alarm": "!"}
-_RANK = "─┴▲!"
-"""Marks of events on the axis: of two in one place the later one here is drawn."""
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What a panel shows."""
-
-    panel: Panel
-    first_step: int
-    last_step: int
-    events: tuple[Event, ...] = ()
-    empty: str = "no values yet"
-    """What it says while there is nothing to draw."""
-    log: bool = False
-    """Draw against a logarithmic axis where all values are above 0."""
+_GAPS = {"line": 0, "dashes": 3, "dots": 1, "long-dashes": 6}
+LETTERS_A_PANEL = 16
+"""Letters that tell the curves of several runs apart, in a panel, before they are repeated."""
 
 
 class PlotDrawing:
@@ -151,18 +138,21 @@ class PlotDrawing:
         if traces:
             self._references(canvas, scene, scale)
             for trace in [one for one in reversed(traces) if one.kind != "points"]:
-                self._curve(canvas, trace, scale)
+                self._curve(canvas, trace, scale, scene.smoothing)
+            self._letters(canvas, [one for one in traces if one.letter], scale)
             for place, trace in enumerate([one for one in traces if one.kind == "points"]):
                 self._marks(canvas, self._columns[trace.metric], scale, POINTS[place % 3], HELD_OUT)
             for reference in scene.panel.references:
                 if 0 <= scale.share(reference.value) <= 1:
                     canvas.write(_dot(scale, reference.value, 4 * height) >> 2, f" {reference.label}", LABEL)
+        if scene.cross is not None and scene.first_step <= scene.cross <= scene.last_step:
+            canvas.cross(scene.place(scene.cross, 2 * width) >> 1)
         rows = self._with_gutter(canvas, scale if traces else None, scene.panel.scale)
         if not traces:
             broken = sum(breaks)
             words = f"no finite value in {broken:,}" if broken else scene.empty
             rows[height // 2] = centred(words, width + GUTTER)
-        return [*rows, self._bottom(scene, width, breaks)]
+        return [*rows, bottom_row(scene, width, breaks, plain=self._plain)]
 
     def _axis(self, scene: Scene, traces: Sequence[Trace], height: int) -> Axis:
         low, high = math.inf, -math.inf
@@ -198,23 +188,34 @@ class PlotDrawing:
             if 0 <= scale.share(reference.value) <= 1:
                 canvas.level(_dot(scale, reference.value, canvas.dots[1]))
 
-    def _curve(self, canvas: Canvas, trace: Trace, scale: Axis) -> None:
+    def _curve(self, canvas: Canvas, trace: Trace, scale: Axis, smoothing: float) -> None:
         columns, rows = self._columns[trace.metric], canvas.dots[1]
         for x, error in self._errors(trace):
             value = columns.last[x]
             canvas.vertical(x, _dot(scale, value + error, rows), _dot(scale, value - error, rows), FAINT)
-        tone = _TONES[trace.kind]
+        tone = _tone(trace)
         if columns.points == 1:
             self._marks(canvas, columns, scale, "●", tone)
             return
-        smooth = trace.smooth and columns.points >= columns.width
+        smooth = trace.smooth and smoothing > 0 and columns.points >= columns.width
         fill = (columns.count, columns.broken)
         tops, bottoms = _dots(scale, columns.high, rows), _dots(scale, columns.low, rows)
         firsts, lasts = _dots(scale, columns.first, rows), _dots(scale, columns.last, rows)
         canvas.curve(tops, bottoms, firsts, lasts, *fill, FAINT if smooth else tone, gap=_GAPS[trace.kind])
         if smooth:
-            means = _dots(scale, smoothed(columns, max(3.0, columns.width * SMOOTH_OVER)), rows)
+            means = _dots(scale, smoothed(columns, max(3.0, columns.width * smoothing)), rows)
             canvas.curve(means, means, means, means, *fill, tone)
+
+    def _letters(self, canvas: Canvas, traces: Sequence[Trace], scale: Axis) -> None:
+        """On each curve its letter, not two of them in one place: so curves differ where there is no colour."""
+        again = max(1, LETTERS_A_PANEL // max(1, len(traces)))
+        for order, trace in enumerate(traces):
+            columns = self._columns[trace.metric]
+            filled = [x for x, count in enumerate(columns.count) if count]
+            for turn in range(again):
+                wanted = int(((order + 0.5) / len(traces) + turn) / again * columns.width)
+                x = min(filled, key=lambda place: abs(place - wanted))
+                canvas.mark(x, _dot(scale, columns.last[x], canvas.dots[1]), trace.letter, _tone(trace))
 
     def _marks(self, canvas: Canvas, columns: Columns, scale: Axis, mark: str, tone: int) -> None:
         for x, count in enumerate(columns.count):
@@ -235,58 +236,49 @@ class PlotDrawing:
             rows.append(PlotRow(text, bytes([LABEL]) * GUTTER + bytes(canvas.tones[row])))
         return rows
 
-    def _bottom(self, scene: Scene, width: int, breaks: Sequence[int]) -> PlotRow:
-        letters, tones = ["─"] * width, bytearray([LABEL]) * width
-        columns = Columns(scene.first_step, scene.last_step, 2 * width)
-        for event in scene.events:
-            if scene.first_step <= event.step <= scene.last_step and event.kind in _EVENTS:
-                place = columns.place(event.step) >> 1
-                letters[place] = max(letters[place], _EVENTS[event.kind], key=_RANK.index)
-                if letters[place] == _EVENTS["alarm"]:
-                    tones[place] = BAD
-        end = f" {scene.last_step:,}"
-        begin = width - len(end)
-        for place, letter in enumerate(end if begin > 0 else ""):
-            letters[begin + place] = letter
-        for x, broken in enumerate(breaks):
-            if broken:
-                letters[x >> 1], tones[x >> 1] = "X" if self._plain else "×", BAD
-        return PlotRow("  step└" + "".join(letters), bytes([LABEL]) * GUTTER + bytes(tones))
-
     # The title: what it is, its unit, and the last values.
 
     def _title(self, scene: Scene) -> PlotRow:
         panel, width = scene.panel, self._width
         unit = f", {panel.unit}" if panel.unit else ""
         unit += ", log" if self._scale is not None and self._scale.log else ""
-        left, right = title_parts(panel, unit, self._values(panel), width, plain=self._plain)
-        return self._title_row(left, right, width)
-
-    def _title_row(self, left: str, right: str, width: int) -> PlotRow:
-        left = " " + safe(left)
+        left, right = title_parts(panel, unit, self._values(panel, scene.cross), width, plain=self._plain)
+        left = ("!" if scene.marked else " ") + safe(left)
         padding = " " * (width - 1 - cells(left) - cells(right))
-        return PlotRow(padding + right + " ", bytes([VALUE]) * (width - cells(left)), left)
+        tones = bytes([VALUE]) * (width - cells(left))
+        return PlotRow(padding + right + " ", tones, left, BAD if scene.marked else TITLE)
 
-    def _values(self, panel: Panel) -> list[LastValue]:
-        """(kind or mark, label, last value) of each trace that has one."""
+    def _values(self, panel: Panel, cross: int | None) -> list[LastValue]:
+        """(kind or mark, label, value) of each trace that has one: the last, or that at the crosshair, exactly."""
         found = []
         marks = iter(POINTS * len(panel.traces))
         for trace in [one for one in panel.traces if self._columns.get(one.metric)]:
             kind = next(marks) if trace.kind == "points" and self._columns[trace.metric].points else trace.kind
             if kind == "points":
                 continue
-            last = self._last(trace.metric)
+            last = self._value(trace.metric, cross)
             if last is not None:
-                text = short_number(last[1] * panel.scale)
-                error = self._last(trace.error) if trace.error else None
+                text = _number(last[1] * panel.scale, cross)
+                error = self._value(trace.error, cross) if trace.error else None
                 if error is not None and error[0] == last[0] and math.isfinite(error[1]):
-                    text += f"±{short_number(error[1] * panel.scale)}"
-                found.append((kind, safe(trace.label), text))
+                    text += f"±{_number(error[1] * panel.scale, cross)}"
+                found.append((trace.letter or kind, safe(trace.label), text))
         return found
 
-    def _last(self, metric: str) -> tuple[int, float] | None:
+    def _value(self, metric: str, cross: int | None) -> tuple[int, float] | None:
         points = self._metrics.get(metric)
+        if cross is not None:
+            return value_at(points, cross)
         return None if points is None else points.last()
+
+
+def _tone(trace: Trace) -> int:
+    return RUNS[trace.ink % len(RUNS)] if trace.ink >= 0 else _TONES[trace.kind]
+
+
+def _number(value: float, cross: int | None) -> str:
+    """A value: as a glance needs it, or at the crosshair with six digits that matter."""
+    return short_number(value) if cross is None or not math.isfinite(value) else f"{value:.6g}"
 
 
 def _with_room(low: float, high: float, before: Axis) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from workbench.plot_canvas import LABEL
+from workbench.plot_canvas import LABEL, TITLE
 from workbench.text_wrapping import cells as cell_len
 from workbench.text_wrapping import cut
 
@@ -22,11 +22,12 @@ class PlotRow:
     text: str
     tones: bytes
     wide: str = ""
+    wide_tone: int = TITLE
 
 
 def changed_spans(old: PlotRow, new: PlotRow, width: int) -> list[tuple[int, int]]:
     """Where two rows differ: (first cell, cells), with what lies close together taken as one."""
-    if old.wide != new.wide or len(old.text) != len(new.text):
+    if (old.wide, old.wide_tone) != (new.wide, new.wide_tone) or len(old.text) != len(new.text):
         return [(0, width)]
     spans: list[tuple[int, int]] = []
     offset = cell_len(new.wide)

@@ -15,8 +15,8 @@ from workbench.text_wrapping import cut
 
 POINTS = "◆◇○"
 """The marks of the first, second and third held-out curve of a panel."""
-_LEGEND = {"line": "─", "dashes": "┄", "dots": "┈"}
-_PLAIN_LEGEND = {"line": "*", "dashes": "'", "dots": ":"}
+_LEGEND = {"line": "─", "dashes": "┄", "dots": "┈", "long-dashes": "╌"}
+_PLAIN_LEGEND = {"line": "*", "dashes": "'", "dots": ":", "long-dashes": "-"}
 
 LastValue = tuple[str, str, str]
 """(kind or mark, label, last value) of a curve."""
@@ -54,6 +54,6 @@ def _legend(values: Sequence[LastValue], with_labels: bool, plain: bool) -> str:
     marks = _PLAIN_LEGEND if plain else _LEGEND
     parts = []
     for kind, label, text in values:
-        mark = marks.get(kind) or (ASCII_MARKS[kind] if plain else kind)
+        mark = marks.get(kind) or (ASCII_MARKS.get(kind, kind) if plain else kind)
         parts.append(f"{mark}{f'{label} ' if with_labels and label else ''}{text}")
     return "  ".join(parts)

@@ -7,6 +7,8 @@ a setting in the app. A damaged file is an error that names it; a setting it doe
     annotator = "alice"
     [keys]
     "label.tie" = "x"        # binding ids are listed by `?`
+    [curves]
+    ppo = ["objective/kl", "-grad_norm"]    # panels in this order, the second hidden
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import getpass
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -26,7 +28,7 @@ import tomli_w
 from engine.run.durable_files import write_atomically
 from workbench.errors import WorkbenchError, explain_os_errors
 
-SETTINGS = ("theme", "annotator", "keys")
+SETTINGS = ("theme", "annotator", "keys", "curves")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class UserSettings:
     """Empty means `default_annotator`."""
     keys: Mapping[str, str] = field(default_factory=dict)
     """Binding id → keys, separated by commas."""
+    curves: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Method → panels of Curves in their order; see `workbench.panel_choice`."""
     problems: tuple[str, ...] = ()
     """What the file names that is no setting, a sentence each."""
 
@@ -62,10 +66,23 @@ def read_settings(path: Path | None = None) -> UserSettings:
         raise WorkbenchError(f"{path}: theme and annotator must be texts. Edit them, or remove them.")
     if not isinstance(keys, dict) or not all(isinstance(value, str) for value in keys.values()):
         raise WorkbenchError(f'{path}: [keys] must give each binding its keys as a text: "label.tie" = "x".')
-    return UserSettings(theme, annotator, dict(keys), tuple(_unknown(content)))
+    panels = content.get("curves", {})
+    if not isinstance(panels, dict) or not all(map(_are_names, panels.values())):
+        raise WorkbenchError(f'{path}: [curves] must give each method its panels as a list: ppo = ["objective/kl"].')
+    orders = {method: tuple(names) for method, names in panels.items()}
+    return UserSettings(theme, annotator, dict(keys), orders, tuple(_unknown(content)))
 
 
-def change_setting(name: str, value: str, path: Path | None = None) -> None:
+def change_panels(method: str, names: Sequence[str], path: Path | None = None) -> None:
+    """Write which panels of Curves are shown for a method; none forgets what was written."""
+    path = path or settings_path()
+    panels = dict(read_settings(path).curves)
+    panels.pop(method, None)
+    orders = {one: list(theirs) for one, theirs in panels.items()}
+    change_setting("curves", orders | ({method: list(names)} if names else {}), path)
+
+
+def change_setting(name: str, value: str | Mapping[str, Any], path: Path | None = None) -> None:
     """Write one setting; the others stay as they are (comments are not kept)."""
     path = path or settings_path()
     content = _read(path) | {name: value}
@@ -81,6 +98,10 @@ def default_annotator() -> str:
     except (OSError, KeyError):
         account = ""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", account).strip("-._")[:64].replace("..", ".") or "me"
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def _unknown(content: Mapping[str, Any]) -> Iterator[str]:

@@ -19,12 +19,14 @@ from engine.run.status import Status, write_status
 from screens.app import WorkbenchApp
 from screens.curves import Curves
 from screens.line import Line
+from screens.plot_widget import Plot
 from tests.screens.driving import SIZE, WIDE, check_golden, drive, sees, text_of, until
 from tests.workbench.run_folders import make_run
 from workbench.workspace import Workspace, init
 
 RUN = "1124-dpo-test-aaa"
 STEPS = 200
+MIDDLE = (120, 30)
 
 
 @pytest.fixture
@@ -80,7 +82,7 @@ def curves(app: WorkbenchApp) -> Curves:
     return app.screen
 
 
-@pytest.mark.parametrize("size", [SIZE, WIDE])
+@pytest.mark.parametrize("size", [SIZE, MIDDLE, WIDE])
 def test_a_finished_run(workspace: Workspace, size: tuple[int, int]) -> None:
     recorded(workspace)
 
@@ -104,8 +106,13 @@ def test_an_alarm_stands_above_the_panels_and_on_their_axes(workspace: Workspace
 
     async def script(app: WorkbenchApp, pilot: Pilot[int]) -> None:
         await sees(pilot, "rewards/accuracies")
-        reason = app.screen.query_one("#reason", Line).text
-        assert reason.startswith("at step 200; resume begins at the start · alarm: KL above its target since step 140")
+        health = app.screen.query_one("#health", Line).text
+        assert health == (
+            "▲ KL 3.33 nats is past its target since step 140 and rising: lower the learning rate or raise dpo.beta"
+        )
+        titles = [plot.text.splitlines()[0] for plot in app.screen.query(Plot) if plot.display and plot.text]
+        assert [title[0] for title in titles] == [" ", "!", " ", " "]
+        assert "KL" in titles[1]
         axes = [line for line in curves(app)._plots.text.splitlines() if "step└" in line]
         assert axes
         assert all(axis.count("!") == 1 for axis in axes)

@@ -24,8 +24,8 @@ from workbench.curve_panels import Panel, Reference, Trace, panels_of
 from workbench.curves import Event, Points
 from workbench.panel_grid import grid_of
 from workbench.plot_canvas import FAINT, LINE, Canvas
-from workbench.plot_drawing import Scene
 from workbench.plot_rows import PlotRow, changed_spans
+from workbench.plot_scene import Scene
 
 LOSS = Panel(
     "loss", (Trace("loss", "train"), Trace("eval_loss", "eval", "points")), "nats",
