@@ -17,7 +17,8 @@ from workbench.curve_words import is_alive, state_words
 from workbench.curves import Glance, RunCurves, x_range
 from workbench.panel_grid import grid_of, shares
 from workbench.plot_canvas import in_ascii
-from workbench.plot_drawing import PlotDrawing, Scene
+from workbench.plot_drawing import PlotDrawing
+from workbench.plot_scene import Scene
 from workbench.run_list import Run
 from workbench.text_wrapping import cut, fit, wrap
 
