@@ -15,7 +15,8 @@ from engine.run.safe_text import safe
 from workbench.curve_columns import Axis, Columns, axis, short_number, smoothed
 from workbench.curve_panels import Trace
 from workbench.curves import Points
-from workbench.plot_drawing import NEAR, SMOOTH_OVER, Scene
+from workbench.plot_drawing import NEAR
+from workbench.plot_scene import SMOOTH_OVER, Scene
 
 INK, MUTED, GRID, BAD = "#222222", "#666666", "#dddddd", "#c00000"
 COLOURS = {"line": "#0072b2", "dashes": "#d55e00", "dots": "#009e73"}

@@ -22,7 +22,7 @@ from workbench.curve_words import is_alive, state_words
 from workbench.curves import RunCurves, x_range
 from workbench.errors import NameTaken, NotFound, UsageError, WorkbenchError, explain_os_errors, some_of
 from workbench.panel_shapes import MUTED, Filled, PanelShapes, Shape, Stroke, Words
-from workbench.plot_drawing import Scene
+from workbench.plot_scene import Scene
 from workbench.run_list import Run
 from workbench.text_wrapping import cut
 

@@ -20,7 +20,7 @@ from workbench.cli import main
 from workbench.curve_panels import Panel, Reference, Trace
 from workbench.curves import Event, Points
 from workbench.panel_shapes import BAD, Filled, PanelShapes, Stroke, Words
-from workbench.plot_drawing import Scene
+from workbench.plot_scene import Scene
 from workbench.run_picture import dashed
 from workbench.workspace import Workspace
 
