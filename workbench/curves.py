@@ -322,7 +322,8 @@ def _is_number(value: object) -> TypeGuard[int]:
 
 
 def _is_time(value: object) -> TypeGuard[float]:
-    return type(value) is float or type(value) is int
+    """Whether it is a clock time: 0 stands for one that nobody knows."""
+    return (type(value) is float or type(value) is int) and value > 0
 
 
 def _values(line: dict[str, Any]) -> Iterable[tuple[str, float]]:

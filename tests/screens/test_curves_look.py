@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from textual.pilot import Pilot
@@ -40,7 +39,7 @@ def test_the_crosshair_says_exact_values_and_esc_takes_it_away(
 ) -> None:
     seconds = iter(range(1_800_000_000, 1_900_000_000))
     with monkeypatch.context() as patch:
-        patch.setattr("engine.run.metrics_log.time", SimpleNamespace(time=lambda: float(next(seconds))))
+        patch.setattr("engine.run.metrics_log.clock", lambda: float(next(seconds)))
         recorded(workspace)
 
     async def script(app: WorkbenchApp, pilot: Pilot[int]) -> None:

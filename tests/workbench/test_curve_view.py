@@ -44,7 +44,7 @@ def places(view: AxisView, name: str) -> list[tuple[int, float]]:
 
 class TestAxes:
     def test_over_tokens_a_value_lies_where_its_step_ended(self) -> None:
-        log = log_of(line(0, 0, eval_loss=9), line(1, 1, loss=3, num_tokens=100), line(2, 2, loss=2, num_tokens=250),
+        log = log_of(line(0, 1, eval_loss=9), line(1, 1, loss=3, num_tokens=100), line(2, 2, loss=2, num_tokens=250),
                      line(3, 3, eval_loss=1))  # fmt: skip
         view = AxisView(TOKENS, log)
         assert places(view, "loss") == [(100, 3), (250, 2)]
@@ -90,7 +90,8 @@ class TestAxes:
 
     def test_a_hostile_time_is_no_time(self) -> None:
         log = log_of(line(1, 1, loss=1), {"attempt": 1, "step": 2, "time": "noon", "metrics": {"loss": 2}},
-                     {"attempt": 1, "step": 3, "time": True, "metrics": {"loss": 2}})  # fmt: skip
+                     {"attempt": 1, "step": 3, "time": True, "metrics": {"loss": 2}},
+                     line(4, 0, loss=1))  # fmt: skip
         assert len(log.times) == 1
 
     def test_words(self) -> None:
