@@ -44,6 +44,7 @@ class Datasets(Station):
         Binding("a", "add", "add", id="datasets.add", tooltip="Add a file, a folder or a Hub dataset."),
         Binding("p", "pairs", "pairs", id="datasets.pairs", tooltip="Make pairs of it, to label."),
         Binding("t", "train", "train on it", id="datasets.train", tooltip="Start a run on it."),
+        Binding("s", "ask", "sql", id="datasets.sql", tooltip="Ask about it, or about anything here, in SQL."),
         Binding("v", "verify", "verify", id="datasets.verify", tooltip="Hash its file again and compare."),
         Binding("D", "delete", "delete", id="datasets.delete", tooltip="Delete it; no verdict and no file elsewhere."),
         Binding("y", "copy", "copy name", show=False, id="datasets.copy", tooltip="Copy its name."),
@@ -95,6 +96,10 @@ class Datasets(Station):
     def action_train(self) -> None:
         if chosen := self._chosen():
             self.workbench_app.go("launch", chosen.name)
+
+    def action_ask(self) -> None:
+        chosen = self._chosen()
+        self.workbench_app.open("sql", chosen.name if chosen else "")
 
     def action_copy(self) -> None:
         if chosen := self._chosen():

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from textual.app import App
 from textual.binding import Binding
 from textual.events import Resize
-from textual.widgets import Input, Static
+from textual.widgets import Input, Static, TextArea
 
 from engine.run.safe_text import safe
 from screens.line import Part, content_of
@@ -39,7 +39,7 @@ def key_name(key: str) -> str:
 def shown_keys(screen: Screen[Any]) -> list[tuple[str, str, str]]:
     """(id, key, what it does) of the bindings that a screen shows now, in order, each action once."""
     found: dict[str, tuple[str, str, str]] = {}
-    typing = isinstance(screen.focused, Input)
+    typing = isinstance(screen.focused, (Input, TextArea))
     for active in screen.active_bindings.values():
         binding = active.binding
         if typing and (len(binding.key) == 1 or len(key_name(binding.key)) == 1):

@@ -27,6 +27,7 @@ STATIONS: dict[str, Place] = {
     "datasets": Place("screens.datasets", "Datasets", "datasets and preference sets; add one"),
     "inspect": Place("screens.inspect", "Inspect", "the rows of a dataset", beside="datasets"),
     "lint": Place("screens.lint", "Lint", "what is wrong in a dataset, and in which rows", beside="datasets"),
+    "sql": Place("screens.sql", "Sql", "any question about data, verdicts and runs", beside="datasets"),
     "add": Place("screens.add_dataset", "AddDataset", "add a dataset: preview and mapping", beside="datasets"),
     "pairs": Place("screens.pairs", "Pairs", "pair sets: make, label, freeze"),
     "label": Place("screens.label", "Label", "judge pairs, one key each"),

@@ -18,7 +18,6 @@ from workbench.workspace import Workspace
 SCHEMA = 1
 SHOWN_ROWS = 100
 CELL_CHARACTERS = 200
-FORMATS = {".csv": "csv", ".jsonl": "json", ".parquet": "parquet"}
 
 
 def configure(command: str, parser: argparse.ArgumentParser) -> None:
@@ -104,7 +103,7 @@ def _print_all(workspace: Workspace, query: str, args: argparse.Namespace) -> No
 
 def _write_out(workspace: Workspace, query: str, args: argparse.Namespace) -> None:
     from workbench.sql_query import run_query
-    from workbench.sql_saved import deliver
+    from workbench.sql_saved import deliver, result_format
 
     path = Path(args.out)
     form = result_format(path)
@@ -132,14 +131,6 @@ def _save_as_dataset(workspace: Workspace, query: str, args: argparse.Namespace)
         write_json({"schema": SCHEMA, "dataset": dataset.name, "shape": dataset.shape, "rows": dataset.info.rows})
     else:
         note(f"{dataset.name}: {counted(dataset.info.rows, 'row')}, {dataset.shape}")
-
-
-def result_format(path: Path) -> Any:
-    """The format that a file's name asks for; UsageError where it asks for none."""
-    try:
-        return FORMATS[path.suffix.lower()]
-    except KeyError as error:
-        raise UsageError(f"{path}: a result is written as .csv, .jsonl or .parquet; name the file so.") from error
 
 
 def _show_views(workspace: Workspace, as_json: bool) -> int:

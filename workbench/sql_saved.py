@@ -17,11 +17,12 @@ import orjson
 
 from engine.run.durable_files import write_atomically
 from workbench.dataset_store import Dataset, add_dataset
-from workbench.errors import NameTaken, NotFound, WorkbenchError, explain_os_errors, some_of
-from workbench.sql_query import SqlResult
+from workbench.errors import NameTaken, NotFound, UsageError, WorkbenchError, explain_os_errors, some_of
+from workbench.sql_query import ResultFormat, SqlResult
 from workbench.workspace import Workspace, check_name, now
 
 KEPT_QUERIES = 500
+FORMATS: dict[str, ResultFormat] = {".csv": "csv", ".jsonl": "json", ".parquet": "parquet"}
 _HISTORY_BYTES = 4_000_000
 
 
@@ -90,6 +91,14 @@ def save_as_dataset(workspace: Workspace, result: SqlResult, name: str) -> Datas
     if not result.rows:
         raise WorkbenchError("the result has no rows, and a dataset needs one. Change the query.")
     return add_dataset(workspace, result.path, name, copy=True, origin="sql: " + " ".join(result.query.split())[:2000])
+
+
+def result_format(path: Path) -> ResultFormat:
+    """The format that a file's name asks for; UsageError where it asks for none."""
+    try:
+        return FORMATS[path.suffix.lower()]
+    except KeyError as error:
+        raise UsageError(f"{path}: a result is written as .csv, .jsonl or .parquet; name the file so.") from error
 
 
 def deliver(result: SqlResult, path: Path) -> None:
