@@ -40,6 +40,7 @@ class Datasets(Station):
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "inspect", "look into", id="datasets.inspect", tooltip="Its rows, in a grid."),
+        Binding("i", "profile", "profile", show=False, id="datasets.profile", tooltip="What is in it, in numbers."),
         Binding("c", "check", "check", id="datasets.check", tooltip="Lint: what is wrong in it, and in which rows."),
         Binding("a", "add", "add", id="datasets.add", tooltip="Add a file, a folder or a Hub dataset."),
         Binding("p", "pairs", "pairs", id="datasets.pairs", tooltip="Make pairs of it, to label."),
@@ -85,6 +86,10 @@ class Datasets(Station):
     def action_check(self) -> None:
         if chosen := self._chosen():
             self.workbench_app.open("lint", chosen.name)
+
+    def action_profile(self) -> None:
+        if chosen := self._chosen():
+            self.workbench_app.open("profile", chosen.name)
 
     def action_add(self) -> None:
         self.workbench_app.open("add")

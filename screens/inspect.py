@@ -64,6 +64,7 @@ class Inspect(Station):
         Binding("slash", "filter", "filter", id="inspect.filter", tooltip="Keep the rows that contain a text."),
         Binding("t", "side", "train/eval", id="inspect.side", tooltip="The other side of a preference set."),
         Binding("r", "raw", "raw", id="inspect.raw", tooltip="The row as JSON, as the file has it."),
+        Binding("i", "profile", "profile", show=False, id="inspect.profile", tooltip="What is in it, in numbers."),
         Binding("c", "check", "check", id="inspect.check", tooltip="Lint: what is wrong in it, and in which rows."),
         Binding("y", "copy", "copy", id="inspect.copy", tooltip="Copy the cell under the cursor, whole."),
     ]
@@ -309,6 +310,9 @@ class Inspect(Station):
         if action == "side" and not (self._about and self._about.side):
             return False
         return super().check_action(action, parameters)
+
+    def action_profile(self) -> None:
+        self.workbench_app.open("profile", self.subject)
 
     def action_check(self) -> None:
         self.workbench_app.open("lint", self.subject)

@@ -53,6 +53,7 @@ class Lint(Station):
         Binding("enter", "open", "rows", id="lint.open", tooltip="The rows of the finding; the row itself."),
         Binding("x", "drop", "drop into new", id="lint.drop", tooltip="A new dataset without the rows of the finding."),
         Binding("t", "side", "train/eval", id="lint.side", tooltip="The other side of a preference set."),
+        Binding("i", "profile", "profile", show=False, id="lint.profile", tooltip="What is in it, in numbers."),
         Binding("r", "again", "look again", id="lint.again", tooltip="Look again, whatever was found before."),
     ]
 
@@ -86,6 +87,9 @@ class Lint(Station):
 
     def action_again(self) -> None:
         self._look(again=True)
+
+    def action_profile(self) -> None:
+        self.workbench_app.open("profile", self.subject)
 
     def action_side(self) -> None:
         self._side = "eval" if self._side == "train" else "train"

@@ -28,6 +28,7 @@ STATIONS: dict[str, Place] = {
     "inspect": Place("screens.inspect", "Inspect", "the rows of a dataset", beside="datasets"),
     "lint": Place("screens.lint", "Lint", "what is wrong in a dataset, and in which rows", beside="datasets"),
     "sql": Place("screens.sql", "Sql", "any question about data, verdicts and runs", beside="datasets"),
+    "profile": Place("screens.profile", "Profile", "what is in a dataset, in numbers", beside="datasets"),
     "add": Place("screens.add_dataset", "AddDataset", "add a dataset: preview and mapping", beside="datasets"),
     "pairs": Place("screens.pairs", "Pairs", "pair sets: make, label, freeze"),
     "label": Place("screens.label", "Label", "judge pairs, one key each"),

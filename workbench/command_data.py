@@ -6,7 +6,7 @@ import argparse
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from workbench import command_lint
+from workbench import command_lint, command_profile
 from workbench.canonical_rows import said_in, to_json
 from workbench.command_arguments import add_verb, add_verbs, agreed, pair_of_text, positive_integer, workspace_of
 from workbench.errors import UsageError
@@ -39,6 +39,7 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     show.add_argument("name", metavar="N")
     show.add_argument("--rows", type=positive_integer, default=2, metavar="K", help="rows to show (2)")
     show.add_argument("--rejected", action="store_true", help="show rejected rows instead, with line and reason")
+    command_profile.configure(verbs)
     command_lint.configure(verbs)
     remake = add_verb(verbs, "remake", "make a dataset again by its recipe, and compare the bytes", run_remake)
     remake.add_argument("name", metavar="N")
@@ -146,12 +147,16 @@ def run_remake(args: argparse.Namespace) -> int:
 
     workspace = workspace_of(args, writable=bool(args.to))
     progress = Progress(f"making {args.name}")
+
+    def show(done: int, total: int) -> None:
+        progress.update(done, total, f"of {total:,} rows")
+
     try:
         if args.to:
-            made = make_like(workspace, args.name, args.to, lambda done, total: progress.update(done, total, "rows"))
+            made = make_like(workspace, args.name, args.to, show)
             name, sha256, restored = made.name, made.info.source.sha256, False
         else:
-            again = remake(workspace, args.name, lambda done, total: progress.update(done, total, "rows"))
+            again = remake(workspace, args.name, show)
             name, sha256, restored = again.name, again.sha256, again.restored
     finally:
         progress.close()

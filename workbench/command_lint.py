@@ -62,7 +62,7 @@ def run_lint(args: argparse.Namespace) -> int:
             model=args.model or "",
             max_length=args.max_length or MAX_LENGTH,
             only=only,
-            progress=lambda done, total: progress.update(done, total, "rows"),
+            progress=lambda done, total: progress.update(done, total, f"of {total:,} rows"),
         )
         made = drop_found(workspace, report, drop, args.to) if drop else None
     finally:

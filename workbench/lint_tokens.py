@@ -56,6 +56,38 @@ class TokenChecks:
             return "cut", f"longer than {self.max_length} tokens"
         return "", ""
 
+    def length(self, row: Mapping[str, Any]) -> int | None:
+        """Tokens of the longest example that a canonical row gives, uncut; None where the template refuses it."""
+        from engine.errors import DataError
+
+        read = _reading_of(row)
+        if read is None:
+            return self._longest_of_two(row)
+        try:
+            with self._tokenizer.renderings.of_one_row():
+                found = read(dict(row), str(row["id"]), tokenizer=self._tokenizer, max_length=_UNCUT)
+        except DataError:
+            return None
+        return max((_tokens_in(example) for example in found.examples), default=None)
+
+    def _longest_of_two(self, row: Mapping[str, Any]) -> int | None:
+        """Of two answers without a verdict, each as a completion."""
+        lengths = [
+            self.length({"id": row["id"], "prompt": row["prompt"], "completion": row[side]}) for side in ("a", "b")
+        ]
+        return max((length for length in lengths if length is not None), default=None)
+
+
+_UNCUT = 1 << 30
+
+
+def _tokens_in(example: Any) -> int:
+    """Of a prompt with the longer of its answers, or of a whole sequence."""
+    if hasattr(example, "ids"):
+        return len(example.ids)
+    answers = [getattr(example, name, ()) for name in ("chosen", "rejected", "completion")]
+    return len(example.prompt) + max(map(len, answers))
+
 
 def _reading_of(row: Mapping[str, Any]) -> Callable[..., Any] | None:
     """How a run reads such a row; None for rows without a verdict, which nothing is trained on."""
