@@ -24,8 +24,9 @@ from screens.narrow_updates import NarrowCompositor
 from screens.pair_view import PairLayout, PairTexts, PairView, lay_out
 from screens.tasks import Task
 from screens.text_view import Block, TextView
-from workbench.labeling import Sitting, open_sitting
+from workbench.labeling import Sitting
 from workbench.labeling_list import ListedPair, listed_pairs
+from workbench.labeling_opening import open_sitting
 from workbench.labeling_state import Said, Saved, ScreenVerdict, ShownPair
 from workbench.labeling_words import end_page, far_words, question_words, state_words
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from engine.errors import RunFolderError
 from engine.run.locks import excludes, host_lock_path
 from workbench.errors import WorkbenchError, explain_os_errors
-from workbench.others_verdicts import OthersVerdicts
+from workbench.others_verdicts import CountsFor, OthersVerdicts, first_showing
 
 TURN = "turn"
 PATIENCE_S = 10.0
@@ -48,9 +48,12 @@ class Claim:
 class Claims:
     """One annotator's claim on a pair set. Where `overlap` is 0, everyone judges everything and any pair may be had."""
 
-    def __init__(self, pair_set_folder: Path, annotator: str, overlap: int) -> None:
+    def __init__(
+        self, pair_set_folder: Path, annotator: str, overlap: int, counts_for: CountsFor = first_showing
+    ) -> None:
+        """`counts_for` says by which key a line of a journal fills what is claimed by that key."""
         self.annotator, self.overlap = annotator, overlap
-        self.others = OthersVerdicts(pair_set_folder / "judgments", annotator, overlap)
+        self.others = OthersVerdicts(pair_set_folder / "judgments", annotator, overlap, counts_for)
         with explain_os_errors("claiming pairs", pair_set_folder):
             self._folder, self.this_host_only = _folder_of(pair_set_folder, probe=overlap > 0)
             self._name = f"{annotator}.{secrets.token_hex(4)}"

@@ -55,7 +55,7 @@ def form_from(args: argparse.Namespace) -> LabelForm:
 def run(args: argparse.Namespace) -> int:
     """Open the app at the label screen."""
     from workbench.app_opening import open_app
-    from workbench.labeling_subject import ADJUDICATE, pair_set_of
+    from workbench.labeling_subject import adjudication_of, pair_set_of
     from workbench.workspace import check_name
 
     if args.only:
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         from workbench.claims import prepare_claims
 
         prepare_claims(pair_set.folder)
-    subject = ADJUDICATE + args.name if args.adjudicate else args.name
+    subject = adjudication_of(args.name) if args.adjudicate else args.name
     return open_app(
         workspace, station="label", subject=subject, annotator=args.annotator, mouse=not args.no_mouse, only=args.only
     )

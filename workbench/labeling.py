@@ -22,18 +22,12 @@ from workbench.label_notes import NONE, Drafts, Notes, notes_of
 from workbench.labeling_course import Course, key_of, showing_by
 from workbench.labeling_history import Change, Deed, History, line_of
 from workbench.labeling_standing import Standing, column_of
-from workbench.labeling_state import Counts, JudgedElsewhere, Said, Saved, ScreenVerdict, ShownPair
-from workbench.labeling_subject import ADJUDICATE, ARENA, open_subject, pair_set_of, prompt_text
+from workbench.labeling_state import Counts, JudgedElsewhere, Pace, Said, Saved, ScreenVerdict, ShownPair
+from workbench.labeling_subject import ADJUDICATE, ARENA, prompt_text
 from workbench.own_journals import OwnJournals
 from workbench.pair_sets import PairSet
 from workbench.steps import Progress, Steps
-from workbench.workspace import Workspace, check_name
-
-PACE_OVER = 20
-"""Verdicts that the pace is taken over."""
-LEAST_FOR_PACE = 3
-LONGEST_THOUGHT_S = 600.0
-"""A pair that took longer was not thought about all that time, and counts as this much."""
+from workbench.workspace import check_name
 
 
 class Sitting:
@@ -46,8 +40,9 @@ class Sitting:
         self.pair_set = pair_set
         self.annotator = check_name(annotator, "annotator")
         self._pairs = {pair.id: pair for pair in Steps(pair_set.info.rows, progress).over(pair_set.pairs())}
-        self._order = tuple(self._pairs)
-        self._course = Course(pair_set, annotator, self._order, adjudicates=adjudicates)
+        pairs = tuple(self._pairs)
+        self._course = Course(pair_set, annotator, pairs, adjudicates=adjudicates)
+        self._order = self._course.keys if adjudicates else pairs
         self._pairs |= self._course.calibration
         self._place = {pair: place for place, pair in enumerate(self._order)}
         self._questions = pair_set.form.questions
@@ -57,10 +52,12 @@ class Sitting:
         self._history = History()
         self._standing = Standing(self._journals, self._course, self._questions, pair_set.info.seed)
         self._again: deque[str] = deque()
-        self._recent: deque[float] = deque(maxlen=PACE_OVER)
+        self._pace = Pace()
         self._notes = NONE
         self._present, self._question = "", 0
         self._next_place = 0
+        self.missed = ""
+        """Why the disagreement that was asked for is not the one that is shown; empty where it is."""
         self._move_on()
 
     def __enter__(self) -> Sitting:
@@ -96,7 +93,7 @@ class Sitting:
     @property
     def notice(self) -> str:
         """What one should be told: another program under the name, claims of this host only, a claim that failed."""
-        return self._course.trouble or self._course.notice
+        return self._course.trouble or self.missed or self._course.notice
 
     @property
     def present(self) -> ShownPair | None:
@@ -105,7 +102,7 @@ class Sitting:
 
     @property
     def number(self) -> int:
-        """The place of the present pair in the set, from 1; 0 where there is none."""
+        """The place of the present pair in the set, or of the disagreement among all, from 1; 0 where it has none."""
         return self._place.get(self._present, -1) + 1
 
     @property
@@ -120,11 +117,15 @@ class Sitting:
 
     def prompt_at(self, number: int) -> str:
         """The prompt of the pair at a place of the set."""
-        return prompt_text(self._pairs[self._order[number - 1]].prompt)
+        return prompt_text(self._pairs[self._showing(self._order[number - 1]).pair].prompt)
 
     def drafted(self) -> set[int]:
         """The places of pairs with notes that wait for a verdict."""
         return {self._place[pair] + 1 for pair in self._drafts.pairs() if pair in self._place}
+
+    def place_of(self, pair: str) -> int:
+        """The place of a pair, or of the disagreement on it, from 1; 0 where it has none."""
+        return next((place for key, place in self._place.items() if self._showing(key).pair == pair), -1) + 1
 
     @property
     def revises(self) -> bool:
@@ -148,13 +149,12 @@ class Sitting:
     @property
     def counts(self) -> Counts:
         """How far it is, and how fast."""
-        mean = sum(self._recent) / len(self._recent) if len(self._recent) >= LEAST_FOR_PACE else 0.0
         return Counts(
             total=len(self._standing.done) + self._course.remaining(self._standing.done),
             done=len(self._standing.done),
             by_verdict={verdict: count for verdict, count in self._standing.tally.items() if count},
             skipped=len(self._skipped()),
-            per_hour=3600 / mean / len(self._questions) if mean > 0 else 0.0,
+            per_hour=self._pace.per_hour / len(self._questions),
         )
 
     def on_screen(self, judgment: Judgment) -> Said:
@@ -184,7 +184,7 @@ class Sitting:
                 )
             self._do(self._deed(pair, verdict, strength))
             self._drafts.drop(pair)
-            self._recent.append(min(max(took_s, 0.0), LONGEST_THOUGHT_S))
+            self._pace.took(took_s)
             if pair in self._again and (verdict == "skip" or not self._standing.is_skip(pair)):
                 self._again.remove(pair)
             self._move_on(after=pair)
@@ -205,7 +205,7 @@ class Sitting:
             else:
                 raise UsageError(f"no verdict of {self.annotator} stands on this set")
             if any(change.before is None for change in deed):
-                self._course.require(key_of(deed[0].showing))
+                self._require(key_of(deed[0].showing))
             try:
                 self._write(tuple(change.reversed for change in reversed(deed)))
             except BaseException:
@@ -214,8 +214,7 @@ class Sitting:
             if self._history.done:
                 self._history.done.pop()
             self._history.undone.append(deed)
-            if self._recent:
-                self._recent.pop()
+            self._pace.take_back()
             showing, before, taken = deed[0]
             assert taken is not None, "a deed says something"
             self._show(showing)
@@ -235,7 +234,7 @@ class Sitting:
             deed = self._history.undone[-1]
             key, said = key_of(deed[0].showing), deed[0].after
             if key != self._present and key not in self._standing.done:
-                self._course.require(key)
+                self._require(key)
             self._write(deed)
             self._history.done.append(self._history.undone.pop())
             assert said is not None, "a deed says something"
@@ -260,7 +259,10 @@ class Sitting:
             self._do((Change(last, before, before._replace(comment=text.strip())),))
 
     def go_to(self, number: int) -> None:
-        """Show the pair at a place of the set, from 1, judged or not; what is open behind it comes after it."""
+        """Show the pair at a place, from 1, judged or not; what is open behind it comes after it.
+
+        A place is one of the set; for a third voice, of the disagreements.
+        """
         if not 1 <= number <= len(self._order):
             raise UsageError(f"there is no pair {number:,}: this set has the pairs 1 to {len(self._order):,}")
         with self._lock:
@@ -268,7 +270,7 @@ class Sitting:
             if pair in self._standing.done:
                 self._course.leave()
             elif pair != self._present:
-                self._course.require(pair)
+                self._require(pair)
             self._show(self._showing(pair, self._standing.open_question(pair) or self._questions[0]))
             if pair not in self._standing.done:
                 self._next_place = self._course.place.get(pair, self._next_place)
@@ -305,6 +307,14 @@ class Sitting:
         pair, order = self._pairs[identity], self._standing.order_of(identity, repeat)
         first, second = (pair.a, pair.b) if order == "ab" else (pair.b, pair.a)
         return ShownPair(identity, prompt_text(pair.prompt), text_of(first), text_of(second), order)
+
+    def _require(self, key: str) -> None:
+        """Claim a pair in the place of the present one; where it cannot be had, the present one is kept."""
+        try:
+            self._course.require(key)
+        except UsageError:
+            self._course.claim([self._present] if self._present else [])
+            raise
 
     def _require_present(self) -> str:
         if not self._present:
@@ -385,15 +395,3 @@ class Sitting:
             self._show(self._showing(following, asked))
         else:
             self._present, self._question, self._notes = "", 0, NONE
-
-
-def open_sitting(workspace: Workspace, subject: str, who: str, progress: Progress | None = None) -> Sitting | None:
-    """A sitting on "NAME" or "arena/NAME"; with no subject on what is open; None where there is nothing to label."""
-    subject = subject or open_subject(workspace, who)
-    if not subject:
-        return None
-    pair_set, asked = pair_set_of(workspace, subject), subject.startswith(ADJUDICATE)
-    sitting = Sitting(pair_set, who, progress, adjudicates=asked)
-    with suppress(WorkbenchError, OSError):  # told by the first verdict, which tries again
-        sitting.open_journal()
-    return sitting

@@ -3,7 +3,9 @@
 Owns the keys by which a sitting names what it shows, and the course of one person through a set. A key is the id of a
 pair, or "ID~N" for its N-th showing after the first. Invariants: a first showing is claimed before it is shown, where
 the set has an overlap; what is asked of `extra` is the same whenever it is asked with the same verdicts standing, so
-that a program that starts again goes on alike. Refuses to know verdicts, but for whether one is a skip.
+that a program that starts again goes on alike. A disagreement is claimed like a pair of overlap 1: it is before one
+third voice at a time, and who comes after a verdict is not shown it. Refuses to know verdicts, but for whether one is a
+skip.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from itertools import chain
 from workbench.claims import Claims
 from workbench.errors import UsageError, WorkbenchError
 from workbench.judgment_lines import Judgment
-from workbench.judgments import Fold, Showing
+from workbench.judgments import Fold, Showing, showing_of
 from workbench.label_form import OVERALL
+from workbench.others_verdicts import first_showing
 from workbench.pair_margins import read_margins
 from workbench.pair_sets import Pair, PairSet
 from workbench.pair_sharing import (
@@ -72,8 +75,7 @@ class Course:
         self._rate = calibration_rate(len(self.calibration), len(self.keys))
         self._waiting: dict[str, int] = {}
         """First showings whose repeat is to come → how many showings were done when they were judged."""
-        overlap = 0 if adjudicates else self._sharing.overlap
-        self._claims = _claims_of(pair_set, annotator, overlap)
+        self._claims = _claims_of(pair_set, annotator, 1 if adjudicates else self._sharing.overlap, adjudicates)
         self.trouble = ""
         """Why the next pair could not be claimed; empty where it could."""
 
@@ -111,7 +113,7 @@ class Course:
     def claim(self, candidates: Iterable[str]) -> str:
         """Let go of what is shown, and claim the first key that may be shown; empty where none may, or none could."""
         self.trouble = ""
-        if self._claims is None or self.adjudicates:
+        if self._claims is None:
             return next(iter(candidates), "")
         try:
             return self._claims.choose(candidates)
@@ -191,12 +193,17 @@ def again(key: str) -> str:
     return f"{key}{_AGAIN}1"
 
 
-def _claims_of(pair_set: PairSet, annotator: str, overlap: int) -> Claims | None:
+def _adjudicated(line: Judgment) -> str:
+    """The key of the disagreement that a line settles."""
+    return key_of(showing_of(line)) if line.purpose == "adjudication" else ""
+
+
+def _claims_of(pair_set: PairSet, annotator: str, overlap: int, adjudicates: bool) -> Claims | None:
     """None where nothing may be written, and where a set without overlap cannot say who is at work (a full disk)."""
     if pair_set.workspace.read_only_reason:
         return None
     try:
-        return Claims(pair_set.folder, annotator, overlap)
+        return Claims(pair_set.folder, annotator, overlap, _adjudicated if adjudicates else first_showing)
     except (WorkbenchError, OSError):
         if overlap:
             raise

@@ -5,6 +5,7 @@ Owns these values and their words. Invariant: nothing here says where an answer 
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,13 @@ WORDS: dict[ScreenVerdict, str] = {
     "left": "left better", "right": "right better", "tie": "tie", "both_bad": "both bad", "skip": "skipped",
 }  # fmt: skip
 """What a verdict is called where it was seen."""
+
+
+PACE_OVER = 20
+"""Verdicts that the pace is taken over."""
+LEAST_FOR_PACE = 3
+LONGEST_THOUGHT_S = 600.0
+"""A pair that took longer was not thought about all that time, and counts as this much."""
 
 
 class JudgedElsewhere(WorkbenchError):
@@ -81,3 +89,25 @@ class Counts:
     def hours_left(self) -> float:
         """At this pace; 0 where there is none."""
         return self.left / self.per_hour if self.per_hour else 0.0
+
+
+class Pace:
+    """How fast verdicts come, over the last few."""
+
+    def __init__(self) -> None:
+        self._recent: deque[float] = deque(maxlen=PACE_OVER)
+
+    def took(self, seconds: float) -> None:
+        """A verdict took so long."""
+        self._recent.append(min(max(seconds, 0.0), LONGEST_THOUGHT_S))
+
+    def take_back(self) -> None:
+        """The last verdict was undone."""
+        if self._recent:
+            self._recent.pop()
+
+    @property
+    def per_hour(self) -> float:
+        """Verdicts; 0 until there are a few."""
+        total = sum(self._recent)
+        return 3600 * len(self._recent) / total if len(self._recent) >= LEAST_FOR_PACE and total > 0 else 0.0

@@ -14,6 +14,8 @@ ARENA = "arena/"
 """What the subject of an arena begins with."""
 ADJUDICATE = "adjudicate:"
 """What the subject begins with where disagreements of others are to be settled."""
+_FIRST = "#"
+"""Before the id of the pair that is shown first; no name of a set has it."""
 
 
 def subject_of(kind: PairKind, name: str) -> str:
@@ -21,9 +23,19 @@ def subject_of(kind: PairKind, name: str) -> str:
     return (ARENA if kind == "arena" else "") + name
 
 
+def adjudication_of(subject: str, pair: str = "") -> str:
+    """The subject under which the disagreements of a set are settled, that on `pair` first."""
+    return f"{ADJUDICATE}{subject}{_FIRST}{pair}" if pair else ADJUDICATE + subject
+
+
+def first_pair_of(subject: str) -> str:
+    """The pair that a subject wants to be shown first; empty for none."""
+    return subject.partition(_FIRST)[2]
+
+
 def pair_set_of(workspace: Workspace, subject: str) -> PairSet:
     """The pair set "NAME" or the arena "arena/NAME"; of a subject to adjudicate, too."""
-    subject = subject.removeprefix(ADJUDICATE)
+    subject = subject.removeprefix(ADJUDICATE).partition(_FIRST)[0]
     return open_pairs(workspace, subject.removeprefix(ARENA), "arena" if subject.startswith(ARENA) else "pairs")
 
 

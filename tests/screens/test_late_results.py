@@ -25,7 +25,8 @@ from tests.screens.furnished_workspace import ARENA, PAIRS, PREFERENCES, RUN_DON
 from workbench.dataset_window import Hits
 from workbench.dataset_window_jsonl import JsonLinesWindow
 from workbench.errors import WorkbenchError
-from workbench.labeling import Sitting, open_sitting
+from workbench.labeling import Sitting
+from workbench.labeling_opening import open_sitting
 from workbench.loop_overview import LoopReader, NextStep
 from workbench.palette_entries import things_of
 from workbench.workspace import Workspace

@@ -12,7 +12,8 @@ import pytest
 from workbench.errors import DiskFull, ReadOnly, UsageError, WorkbenchError
 from workbench.judgments import Showing
 from workbench.label_notes import Notes
-from workbench.labeling import Sitting, open_sitting
+from workbench.labeling import Sitting
+from workbench.labeling_opening import open_sitting
 from workbench.labeling_state import JudgedElsewhere, Said, ScreenVerdict
 from workbench.labeling_subject import open_subject
 from workbench.labeling_words import end_page, far_words, state_words

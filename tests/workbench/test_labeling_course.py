@@ -13,7 +13,9 @@ from workbench.cli import main
 from workbench.errors import UsageError, WorkbenchError
 from workbench.judgments import Showing, is_first
 from workbench.labeling import Sitting
-from workbench.labeling_subject import ADJUDICATE, open_subject
+from workbench.labeling_list import listed_pairs, said_words
+from workbench.labeling_opening import open_sitting
+from workbench.labeling_subject import ADJUDICATE, adjudication_of, open_subject
 from workbench.labeling_words import end_page
 from workbench.pair_margins import read_margins, write_margins
 from workbench.pair_sets import CandidatePair, PairSet, create_pairs
@@ -46,6 +48,17 @@ def judge_all(sitting: Sitting) -> list[str]:
         seen.append(shown(sitting))
         sitting.judge("left", 1.0)
     return seen
+
+
+def disagreed(workspace: Workspace, count: int, agreed: int = 0) -> tuple[PairSet, list[str]]:
+    """A set on which alice and bob differ, but for its first pairs; the ids of those on which they do."""
+    made = make(workspace, count + agreed, Sharing(overlap=2))
+    ids = [pair.id for pair in made.pairs()]
+    for who, verdict in (("alice", "a"), ("bob", "b")):
+        with made.journal(who) as journal:
+            for place, pair in enumerate(ids):
+                journal.append(pair, "tie" if place < agreed else verdict, origin="screen")  # type: ignore[arg-type]
+    return made, ids[agreed:]
 
 
 class TestOverlap:
@@ -285,10 +298,83 @@ class TestAdjudication:
         with Sitting(made, "dora", adjudicates=True) as late:
             assert late.present is None
         carol.undo()
+        carol.close()
         with Sitting(made, "dora", adjudicates=True) as late:
             assert shown(late) == ids[3]
         with Sitting(made, "carol") as first_hand:
             assert first_hand.counts.done == 0, "an adjudication is no verdict of her own"
+
+    def test_two_third_voices_at_once_never_have_the_same_pair(self, workspace: Workspace, sittings: ExitStack) -> None:
+        made, ids = disagreed(workspace, 6)
+        carol, dora = (sittings.enter_context(Sitting(made, who, adjudicates=True)) for who in ("carol", "dora"))
+        seen: dict[str, list[str]] = {"carol": [], "dora": []}
+        for turn in range(6):
+            first, second = (carol, dora) if turn % 3 else (dora, carol)
+            sitting, other = (first, second) if first.present else (second, first)
+            assert other.present is None or shown(sitting) != shown(other)
+            seen[sitting.annotator].append(shown(sitting))
+            sitting.judge("left")
+        assert sorted(seen["carol"] + seen["dora"]) == sorted(ids), "each once"
+        assert (carol.present, dora.present) == (None, None)
+
+    def test_a_skip_settles_nothing_and_a_verdict_that_is_undone_opens_it_for_the_others(
+        self, workspace: Workspace, sittings: ExitStack
+    ) -> None:
+        made, ids = disagreed(workspace, 2)
+        carol, dora = (sittings.enter_context(Sitting(made, who, adjudicates=True)) for who in ("carol", "dora"))
+        carol.judge("skip")
+        assert carol.present is None, "the other is before dora"
+        dora.judge("left")
+        assert shown(dora) == ids[0], "which carol skipped"
+        assert carol.show_skipped_again() == 0, "it is before dora now"
+        dora.judge("left")
+        dora.undo()
+        dora.close()
+        assert carol.show_skipped_again() == 1
+        assert shown(carol) == ids[0]
+
+    def test_a_number_and_the_list_are_of_the_disagreements(self, workspace: Workspace, sittings: ExitStack) -> None:
+        made, ids = disagreed(workspace, 3, agreed=2)
+        carol = sittings.enter_context(Sitting(made, "carol", adjudicates=True))
+        assert [one.number for one in listed_pairs(carol)] == [1, 2, 3]
+        carol.go_to(3)
+        assert (carol.number, shown(carol)) == (3, ids[-1])
+        carol.judge("left")
+        [line] = [one for one in made.judgments().current.values() if one.annotator == "carol"]
+        assert (line.pair, line.purpose, line.repeat) == (ids[-1], "adjudication", 1)
+        assert said_words(carol, 3) == "left better"
+        with pytest.raises(UsageError, match="1 to 3"):
+            carol.go_to(4)
+
+    def test_the_pair_that_was_named_comes_first(self, workspace: Workspace, sittings: ExitStack) -> None:
+        ids = disagreed(workspace, 3, agreed=1)[1]
+
+        def open_at(pair: str, who: str) -> Sitting:
+            sitting = open_sitting(workspace, adjudication_of("s", pair), who)
+            assert sitting is not None
+            sittings.enter_context(sitting)
+            return sitting
+
+        carol = open_at(ids[2], "carol")
+        assert (shown(carol), carol.missed, carol.name) == (ids[2], "", f"{ADJUDICATE}s")
+        dora = open_at(ids[2], "dora")
+        assert shown(dora) == ids[0]
+        assert "before another person" in dora.notice
+        erin = open_at("f" * 16, "erin")
+        assert shown(erin) == ids[1], "a place that cannot be had costs nobody the pair that is shown"
+        assert "settled, or your own" in erin.notice
+
+    def test_a_pair_that_cannot_be_had_leaves_the_one_that_is_shown_with_its_claim(
+        self, workspace: Workspace, sittings: ExitStack
+    ) -> None:
+        made = make(workspace, 3, Sharing(overlap=1))
+        ids = [pair.id for pair in made.pairs()]
+        alice, bob = (sittings.enter_context(Sitting(made, who)) for who in ("alice", "bob"))
+        with pytest.raises(UsageError, match="before others"):
+            alice.go_to(2)
+        assert (shown(alice), shown(bob)) == (ids[0], ids[1])
+        with pytest.raises(UsageError, match="before others"):
+            bob.go_to(1)
 
     def test_a_set_wants_labeling_though_its_repeats_are_done(self, workspace: Workspace) -> None:
         made = make(workspace, 2, Sharing(repeat_share=1.0))
