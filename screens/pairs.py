@@ -48,16 +48,19 @@ class Pairs(Station):
     HELP = (
         "A pair is a prompt with two answers. Enter labels the set under the cursor; f freezes its verdicts into a "
         "preference set, which a run trains on and which never changes; verdicts given later go into the next one.\n\n"
+        "o shows who labels it: how many, how fast, how alike, how one-sided, and what they disagree on.\n\n"
         "Verdicts of the sample rule are synthetic, and are called so wherever they are counted."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "label", "label", id="pairs.label", tooltip="Judge the pairs that are open."),
         Binding("m", "make", "make pairs", id="pairs.make", tooltip="Make a pair set of a dataset."),
         Binding("f", "freeze", "freeze", id="pairs.freeze", tooltip="Freeze the verdicts into a preference set."),
+        Binding("o", "annotators", "annotators", id="pairs.annotators",
+                tooltip="Who labels it: how many, how fast, how alike, and what they disagree on."),
         Binding("R", "rule", "rule judges", id="pairs.rule", tooltip="Let the sample rule judge what is open."),
         Binding("slash", "filter", "filter", id="pairs.filter", tooltip="Keep the rows that contain a text."),
         Binding("t", "train", "train", id="pairs.train", tooltip="Train on the set frozen last."),
-    ]
+    ]  # fmt: skip
 
     def __init__(self, subject: str = "") -> None:
         super().__init__(subject)
@@ -138,6 +141,10 @@ class Pairs(Station):
     @on(RowList.Opened, "#list")
     def _opened(self) -> None:
         self.action_label()
+
+    def action_annotators(self) -> None:
+        if chosen := self._chosen():
+            self.workbench_app.open("annotators", chosen.subject)
 
     # Make.
 

@@ -31,6 +31,12 @@ STATIONS: dict[str, Place] = {
     "profile": Place("screens.profile", "Profile", "what is in a dataset, in numbers", beside="datasets"),
     "add": Place("screens.add_dataset", "AddDataset", "add a dataset: preview and mapping", beside="datasets"),
     "pairs": Place("screens.pairs", "Pairs", "pair sets: make, label, freeze"),
+    "annotators": Place(
+        "screens.annotators",
+        "Annotators",
+        "who labels a set: how many, how fast, how alike; disagreements",
+        beside="pairs",
+    ),
     "label": Place("screens.label", "Label", "judge pairs, one key each"),
     "launch": Place("screens.launch", "Launch", "start a training run"),
     "runs": Place("screens.runs", "Runs", "all runs: stop, resume, clone, delete"),

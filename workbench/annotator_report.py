@@ -47,6 +47,13 @@ class Share(NamedTuple):
     """Wilson's 95 % interval."""
 
 
+class AnswerFacts(NamedTuple):
+    """What is asked of a pair's answers: -1 for a, 1 for b, 0 for neither."""
+
+    longer: int
+    bulleted: int
+
+
 class Drift(NamedTuple):
     """The first and the last third of a person's sittings, taken together."""
 
@@ -142,10 +149,16 @@ class AnnotatorReport:
         }
 
 
-def report_of(pair_set: PairSet, said: Fold | None = None, *, draws: int = 1000) -> AnnotatorReport:
-    """Reads a pair set and its journals into the report."""
+def report_of(
+    pair_set: PairSet,
+    said: Fold | None = None,
+    *,
+    draws: int = 1000,
+    facts: Mapping[str, AnswerFacts] | None = None,
+) -> AnnotatorReport:
+    """Reads a pair set and its journals into the report; what is given of either is not read."""
     said = said or pair_set.judgments()
-    facts = {pair.id: _facts(pair.a, pair.b) for pair in pair_set.pairs()}
+    facts = facts if facts is not None else {pair.id: facts_of(pair.a, pair.b) for pair in pair_set.pairs()}
     known = {pair.id: pair.imported for pair in pair_set.calibration()}
     by_person: defaultdict[str, list[Judgment]] = defaultdict(list)
     for judgment in said.current.values():
@@ -195,21 +208,15 @@ def _between(criterion: str, pairs: Mapping[str, Mapping[str, Judgment]]) -> lis
     return found
 
 
-class _Facts(NamedTuple):
-    """What is asked of a pair's answers: -1 for a, 1 for b, 0 for neither."""
-
-    longer: int
-    bulleted: int
-
-
-def _facts(a: Completion, b: Completion) -> _Facts:
+def facts_of(a: Completion, b: Completion) -> AnswerFacts:
+    """Which answer is longer, and which has a list."""
     first, second = text_of(a), text_of(b)
     lists = [bool(_BULLETS.search(text)) for text in (first, second)]
-    return _Facts((len(second) > len(first)) - (len(second) < len(first)), lists[1] - lists[0])
+    return AnswerFacts((len(second) > len(first)) - (len(second) < len(first)), lists[1] - lists[0])
 
 
 def _person(
-    who: str, said: Sequence[Judgment], facts: Mapping[str, _Facts], known: Mapping[str, str], here: bool
+    who: str, said: Sequence[Judgment], facts: Mapping[str, AnswerFacts], known: Mapping[str, str], here: bool
 ) -> Person:
     first = [one for one in said if is_first(one) and one.pair in facts]
     verdicts = [one for one in first if one.verdict in _SIGN]
@@ -243,7 +250,7 @@ def _repeats(said: Sequence[Judgment]) -> list[bool]:
     ]
 
 
-def _habits(verdicts: Sequence[Judgment], facts: Mapping[str, _Facts]) -> Habits:
+def _habits(verdicts: Sequence[Judgment], facts: Mapping[str, AnswerFacts]) -> Habits:
     picks = [one for one in verdicts if one.verdict in ("a", "b")]
     longer = [(facts[one.pair].longer, _SIGN[one.verdict]) for one in picks if facts[one.pair].longer]
     bulleted = [(facts[one.pair].bulleted, _SIGN[one.verdict]) for one in picks if facts[one.pair].bulleted]

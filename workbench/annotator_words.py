@@ -1,4 +1,4 @@
-"""What the command line says of the people on a pair set: a table of who, their habits, and how far they agree.
+"""What is said of the people on a pair set, in a terminal and on the screen: who, their habits, how far they agree.
 
 Owns the words. Invariant: a share stands with how many cases it is of, and what is not known is "-", never 0.
 """
@@ -29,16 +29,7 @@ def write_people(people: Sequence[Person]) -> None:
             Column("who"), Column("judged", right=True), Column("skipped", right=True), Column("an hour", right=True),
             Column("last seen", shrinks=True), Column("same again", right=True), Column("known right", right=True),
         ],
-        [
-            [
-                one.annotator + ("" if one.by_hand else " (not by hand)"),
-                f"{one.judged:,}",
-                f"{one.skipped:,}",
-                f"{one.per_hour:,.0f}" if one.per_hour else "-",
-                _seen(one), _share(one.self_agreement), _share(one.calibration),
-            ]
-            for one in people
-        ],
+        [person_cells(one) for one in people],
         empty="Nobody has judged a pair yet.",
     )  # fmt: skip
     by_hand = [one for one in people if one.by_hand]
@@ -50,13 +41,7 @@ def write_people(people: Sequence[Person]) -> None:
                 Column("with a list", right=True), Column("ties", right=True),
                 Column("drift over sittings", shrinks=True),
             ],
-            [
-                [
-                    one.annotator, _share(one.habits.left), _share(one.habits.longer), _share(one.habits.bulleted),
-                    _share(one.habits.ties), _drift(one),
-                ]
-                for one in by_hand
-            ],
+            [[one.annotator, *habit_cells(one), drift_words(one)] for one in by_hand],
             empty="",
         )  # fmt: skip
 
@@ -66,7 +51,7 @@ def write_agreement(report: AnnotatorReport) -> None:
     for one in report.criteria:
         if one.nominal.units:
             say()
-            for line in _on_criterion(one):
+            for line in criterion_lines(one):
                 say(line)
     if report.between:
         say()
@@ -75,7 +60,7 @@ def write_agreement(report: AnnotatorReport) -> None:
                 Column("two people"), Column("on", shrinks=True), Column("pairs", right=True),
                 Column("agree", right=True), Column("kappa", right=True),
             ],
-            [_between(one) for one in report.between],
+            [between_cells(one) for one in report.between],
             empty="",
         )  # fmt: skip
     open_ones = [pair for one in report.criteria for pair in one.disagreements]
@@ -85,7 +70,27 @@ def write_agreement(report: AnnotatorReport) -> None:
         say(f"{counted(len(open_ones), 'disagreement')}, {report.adjudicated:,} adjudicated: {named}")
 
 
-def _on_criterion(one: OnCriterion) -> tuple[str, str]:
+def person_cells(one: Person) -> list[str]:
+    """Who, judged, skipped, an hour, last seen, same again, known right."""
+    return [
+        one.annotator + ("" if one.by_hand else " (not by hand)"),
+        f"{one.judged:,}",
+        f"{one.skipped:,}",
+        f"{one.per_hour:,.0f}" if one.per_hour else "-",
+        _seen(one),
+        _share(one.self_agreement),
+        _share(one.calibration),
+    ]
+
+
+def habit_cells(one: Person) -> list[str]:
+    """Shares of left, of longer, of answers with a list, of ties."""
+    habits = one.habits
+    return [_share(each) for each in (habits.left, habits.longer, habits.bulleted, habits.ties)]
+
+
+def criterion_lines(one: OnCriterion) -> tuple[str, str]:
+    """How far everyone agrees on a criterion."""
     several = counted(one.nominal.units, "pair")
     return (
         f"{one.criterion}: {several} with several verdicts, {one.nominal.percent:.0%} agreement",
@@ -99,7 +104,8 @@ def _alpha(found: Agreement) -> str:
     return f"{found.alpha:.2f} ({found.alpha_low:.2f} to {found.alpha_high:.2f})"
 
 
-def _between(one: PairOfPeople) -> list[str]:
+def between_cells(one: PairOfPeople) -> list[str]:
+    """Two people, on what, pairs, how many of them alike, kappa."""
     kappa = "undefined" if math.isnan(one.kappa) else f"{one.kappa:.2f}"
     return [f"{one.first}, {one.second}", one.criterion, f"{one.pairs:,}", f"{one.percent:.0%}", kappa]
 
@@ -112,7 +118,8 @@ def _share(share: Share) -> str:
     return "-" if share.share is None else f"{share.share:.0%} of {share.of:,}"
 
 
-def _drift(one: Person) -> str:
+def drift_words(one: Person) -> str:
+    """How the last third of their sittings differs from the first."""
     drift = one.drift
     if drift is None:
         return "-"

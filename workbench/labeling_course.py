@@ -211,9 +211,9 @@ def _claims_of(pair_set: PairSet, annotator: str, overlap: int, adjudicates: boo
 
 
 def _to_adjudicate(pair_set: PairSet, annotator: str, pairs: Collection[str]) -> list[str]:
-    """Keys of the pairs that others disagree on, in the order of the set, and that this annotator has not judged."""
+    """Keys of the pairs that others disagree on and this annotator has at most skipped, in the order of the set."""
     said = pair_set.judgments()
-    mine = {one.pair for one in said.first if one.annotator == annotator}
+    mine = {one.pair for one in said.first if one.annotator == annotator and one.verdict != "skip"}
     own = {one.pair for one in said.current.values() if one.purpose == "adjudication" and one.annotator == annotator}
     wanted = {*disagreements(said), *own} - mine
     return [again(pair) for pair in pairs if pair in wanted]

@@ -15,6 +15,7 @@ from workbench.workspace import Workspace
 
 if TYPE_CHECKING:
     from workbench.model_inventory import StoredModel
+    from workbench.pair_sets import PairKind
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,19 @@ class Thing:
 
 
 def things_of(workspace: Workspace) -> list[Thing]:
-    """Datasets, preference sets, pair sets, arenas, runs and checkpoints; the newest runs first."""
+    """Datasets, preference sets, pair sets, arenas, their annotators, runs and checkpoints; the newest runs first."""
     found = [Thing("dataset", name, "look into it", "inspect", name) for name in workspace.names("datasets")]
     found += [Thing("preferences", name, "look into them", "inspect", name) for name in workspace.names("prefs")]
     found += [Thing("pairs", name, "label them", "label", name) for name in workspace.names("pairs")]
     found += [
         Thing("arena", name, "judge it, blind", "label", subject_of("arena", name)) for name in workspace.names("arena")
     ]
+    kinds: tuple[PairKind, ...] = ("pairs", "arena")
+    for kind in kinds:
+        found += [
+            Thing("annotators", name, "who labels it, and how alike", "annotators", subject_of(kind, name))
+            for name in workspace.names(kind)
+        ]
     for run in reversed(all_runs(workspace)):
         found.append(Thing("run", run.id, f"curves of a {run.method} run", "curves", run.id))
         found += [
