@@ -226,9 +226,9 @@ def _about_person(view: AnnotatorView, who: str) -> list[Block]:
         if one.annotator == who:
             blocks += _habits(one)
     between = [one for one in report.between if who in (one.first, one.second)]
-    for one in between:
-        _, on, pairs, percent, kappa = between_cells(one)
-        other = one.second if one.first == who else one.first
+    for two in between:
+        _, on, pairs, percent, kappa = between_cells(two)
+        other = two.second if two.first == who else two.first
         blocks.append(Block(f"with {other} on {on}: {pairs} pairs, {percent} alike, kappa {kappa}"))
     for criterion in report.criteria:
         if criterion.nominal.units:
