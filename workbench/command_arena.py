@@ -38,9 +38,9 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
 def run_make(args: argparse.Namespace) -> int:
     """Ask both models and make the arena."""
     from workbench.command_models import note_too_long, sampling_of
-    from workbench.model_names import resolve_model
     from workbench.pair_generation import ask_models, pairs_from_models, require_free_name, require_two_answers
     from workbench.prompt_source import find_prompts
+    from workbench.url_model import answering_model
 
     names = [name.strip() for name in args.models.split(",") if name.strip()]
     if len(names) != 2:
@@ -48,10 +48,10 @@ def run_make(args: argparse.Namespace) -> int:
     workspace = workspace_of(args, writable=True)
     require_free_name(workspace, args.name, "arena")
     asked = find_prompts(workspace, args.prompts)
-    models = [resolve_model(workspace, name) for name in names]
+    models = [answering_model(workspace, name) for name in names]
     sampling = sampling_of(args, samples=args.samples)
     require_two_answers(models, sampling)
-    answered = ask_models(asked, models, sampling, limit=args.limit)
+    answered = ask_models(asked, models, sampling, limit=args.limit, keep_in=workspace)
     note_too_long(answered.source)
     made = pairs_from_models(workspace, args.name, answered, kind="arena")
     if args.json:

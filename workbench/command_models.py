@@ -116,16 +116,17 @@ def _users(runs: Sequence[str]) -> str:
 def run_generate(args: argparse.Namespace) -> int:
     """Let a model answer prompts and keep the answers as a dataset."""
     from workbench.generated_dataset import add_answers
-    from workbench.model_names import resolve_model
     from workbench.pair_generation import ask_models
     from workbench.prompt_source import find_prompts
+    from workbench.url_model import answering_model
     from workbench.workspace import check_name
 
     workspace = workspace_of(args, writable=True)
     workspace.require_free("datasets", check_name(args.to, "dataset"))
     asked = find_prompts(workspace, args.prompts)
-    model = resolve_model(workspace, args.model)
-    answered = ask_models(asked, [model], sampling_of(args, samples=args.samples), limit=args.limit)
+    model = answering_model(workspace, args.model)
+    sampling = sampling_of(args, samples=args.samples)
+    answered = ask_models(asked, [model], sampling, limit=args.limit, keep_in=workspace)
     made = add_answers(workspace, args.to, answered)
     answers = answered.answers[0]
     stopped = sum(answer.stopped for answer in answers)

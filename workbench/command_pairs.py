@@ -38,8 +38,14 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--prompts", metavar="D", help="prompts for a model to answer, of a dataset or a preference set"
     )
-    make.add_argument("--model", metavar="M", help="who answers")
+    make.add_argument("--model", metavar="M", help="who answers; or url:http://HOST/v1#NAME, a model behind a URL")
     make.add_argument("--model2", metavar="M2", help="a second model: its answers stand beside the first one's")
+    make.add_argument(
+        "--pairing", choices=("each", "all", "best-worst"), default="each",
+        help="which answers become a pair: one from each model (of one model two by two), all with all, or the best "
+        "with the worst by --reward-model (each)",
+    )  # fmt: skip
+    make.add_argument("--reward-model", metavar="M", help="who says which answer is best, for --pairing best-worst")
     make.add_argument("--limit", type=positive_integer, default=0, metavar="N", help="ask only the first N prompts")
     add_form_options(make)
     add_sharing_options(make)
@@ -136,6 +142,8 @@ def run_make(args: argparse.Namespace) -> int:
 
     if args.dataset and (args.model or args.model2):
         raise UsageError("--from takes the answers of the dataset; --model goes with --prompts")
+    if args.dataset and (args.pairing != "each" or args.reward_model):
+        raise UsageError("--from takes the pairs of the dataset; --pairing and --reward-model go with --prompts")
     if args.dataset and args.limit:
         raise UsageError("--from takes every pair of the dataset; --limit goes with --prompts")
     workspace = workspace_of(args, writable=True)
@@ -318,17 +326,26 @@ def _make_from_models(args: argparse.Namespace) -> PairSet:
     from workbench.command_models import note_too_long, sampling_of
     from workbench.model_names import resolve_model
     from workbench.pair_generation import ask_models, pairs_from_models, require_free_name, require_two_answers
+    from workbench.pairing import require_reward_model
     from workbench.prompt_source import find_prompts
+    from workbench.url_model import answering_model
 
     workspace = workspace_of(args, writable=True)
+    if args.reward_model and args.pairing != "best-worst":
+        raise UsageError("--reward-model says which answer is best: it goes with --pairing best-worst")
     if not args.model:
         raise UsageError("--prompts needs --model M to answer them")
     require_free_name(workspace, args.name, "pairs")
     asked = find_prompts(workspace, args.prompts)
-    models = [resolve_model(workspace, written) for written in (args.model, args.model2) if written]
+    models = [answering_model(workspace, written) for written in (args.model, args.model2) if written]
+    judge_of_all = resolve_model(workspace, args.reward_model) if args.reward_model else None
+    if args.pairing == "best-worst":
+        require_reward_model(judge_of_all)
     sampling = sampling_of(args, samples=1 if args.model2 and args.samples == 2 else args.samples)
     require_two_answers(models, sampling)
     form, shared = form_from(args), sharing_of(args)
-    answered = ask_models(asked, models, sampling, limit=args.limit)
+    answered = ask_models(asked, models, sampling, limit=args.limit, keep_in=workspace)
     note_too_long(answered.source)
-    return pairs_from_models(workspace, args.name, answered, form=form, **shared)
+    return pairs_from_models(
+        workspace, args.name, answered, form=form, pairing=args.pairing, reward_model=judge_of_all, **shared
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,19 +72,59 @@ class Answer:
     """Of the whole answer under the model that gave it, in nats."""
 
 
-def generate(jobs: Sequence[GenerationJob], *, quiet: bool = False, progress: Told | None = None) -> list[list[Answer]]:
+def generate(
+    jobs: Sequence[GenerationJob],
+    *,
+    quiet: bool = False,
+    progress: Told | None = None,
+    finished: Callable[[int, list[Answer]], None] | None = None,
+) -> list[list[Answer]]:
     """The answers of each job, in the order of its prompts. All jobs run in one child, one after the other.
 
     `progress` is told how many of all jobs' answers are there, and the model that is asked; it may raise to end the
-    child. A prompt that leaves no room in the model's window has no answers; without any answer it is a WorkbenchError.
+    child. `finished` is given the number and the answers of each job once it is done, however the rest of them ends. A
+    prompt that leaves no room in the model's window has no answers; without `finished`, a job without any answer is a
+    WorkbenchError.
     """
     over_all = None if progress is None else _over_all(jobs, progress)
     with tempfile.TemporaryDirectory(prefix="workbench-generate-") as scratch:
         described = [_describe(job, Path(scratch), number) for number, job in enumerate(jobs)]
         job_file = Path(scratch) / "job.json"
         job_file.write_bytes(orjson.dumps({"jobs": described}))
-        run_program("engine.generate", [str(job_file)], what="answering", quiet=quiet, progress=over_all)
-        return [_read(job, Path(one["out"])) for job, one in zip(jobs, described, strict=True)]
+        outs = [Path(one["out"]) for one in described]
+        ready = _Ready(jobs, outs, finished)
+        try:
+            told = ready.before(over_all) if finished else over_all
+            run_program("engine.generate", [str(job_file)], what="answering", quiet=quiet, progress=told)
+        finally:
+            ready.look()
+        return [_read(job, out, required=finished is None) for job, out in zip(jobs, outs, strict=True)]
+
+
+class _Ready:
+    """Which jobs are done: each writes its file at once, when it has all answers."""
+
+    def __init__(
+        self, jobs: Sequence[GenerationJob], outs: Sequence[Path], finished: Callable[[int, list[Answer]], None] | None
+    ) -> None:
+        self._jobs, self._outs, self._finished = jobs, outs, finished
+        self._next = 0
+
+    def look(self) -> None:
+        """Hand on what is done and was not."""
+        while self._finished and self._next < len(self._outs) and self._outs[self._next].exists():
+            number, self._next = self._next, self._next + 1
+            self._finished(number, _read(self._jobs[number], self._outs[number], required=False))
+
+    def before(self, tell: Told | None) -> Told:
+        """`tell`, and a look before it."""
+
+        def look_and_tell(done: float, total: float, words: str) -> None:
+            self.look()
+            if tell is not None:
+                tell(done, total, words)
+
+        return look_and_tell
 
 
 def _over_all(jobs: Sequence[GenerationJob], progress: Told) -> Told:
@@ -115,7 +155,7 @@ def _describe(job: GenerationJob, scratch: Path, number: int) -> dict[str, Any]:
     }
 
 
-def _read(job: GenerationJob, out: Path) -> list[Answer]:
+def _read(job: GenerationJob, out: Path, *, required: bool = True) -> list[Answer]:
     answers: dict[tuple[str, int], Answer] = {}
     with open(out, "rb") as lines:
         for line in lines:
@@ -124,7 +164,7 @@ def _read(job: GenerationJob, out: Path) -> list[Answer]:
             answers[answer.prompt_id, answer.sample] = answer
     asked = [row["id"] for row in job.prompts]
     whole = [one for one in asked if all((one, sample) in answers for sample in range(job.sampling.samples))]
-    if not whole:
+    if not whole and required:
         raise WorkbenchError(
             f"{job.model.source}: none of {len(asked)} prompts was answered: they leave no room for "
             f"{job.sampling.max_new_tokens} tokens in the model's window; lower --max-new-tokens"

@@ -78,6 +78,8 @@ def resolve_model(workspace: Workspace | None, written: str, *, quiet: bool = Fa
     prefix, colon, rest = written.partition(":")
     if colon and prefix == "hf":
         return _from_hub(rest, quiet)
+    if colon and prefix == "url":
+        raise UsageError("a model behind a URL only answers prompts: pairs make, generate, arena make, and Compare")
     if colon and prefix == "run":
         return _from_run(workspace, rest)
     if os.sep in written or written.startswith(("~", ".")):

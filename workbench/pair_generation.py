@@ -13,17 +13,20 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from workbench.asking import ask
 from workbench.canonical_rows import PromptRow, Tags, completion_for, group_of
 from workbench.child_programs import Told
 from workbench.comparison import cluster_of
 from workbench.errors import UnreadableData, UsageError
-from workbench.generation import Answer, GenerationJob, Sampling, generate
+from workbench.generation import Answer, Sampling
 from workbench.label_form import LabelForm
 from workbench.model_names import ResolvedModel
 from workbench.pair_sets import CandidatePair, PairKind, PairSet, create_pairs
 from workbench.pair_sharing import Sharing
+from workbench.pairing import Candidate, Pairing, couples, require_reward_model, rewards_of
 from workbench.prompt_source import PromptSource
 from workbench.row_conversion import same_answer
+from workbench.url_model import AnsweringModel
 from workbench.workspace import Workspace, check_name
 
 
@@ -32,7 +35,7 @@ class Answered:
     """The prompts that every model answered, and the answers."""
 
     prompts: Sequence[PromptRow]
-    models: Sequence[ResolvedModel]
+    models: Sequence[AnsweringModel]
     answers: Sequence[Sequence[Answer]]
     """For each model, its answers in the order of prompts and samples."""
     sampling: Sampling
@@ -42,24 +45,26 @@ class Answered:
 
 def ask_models(
     asked: PromptSource,
-    models: Sequence[ResolvedModel],
+    models: Sequence[AnsweringModel],
     sampling: Sampling,
     *,
     limit: int = 0,
+    keep_in: Workspace | None = None,
     quiet: bool = False,
     progress: Told | None = None,
 ) -> Answered:
-    """Let each model answer the prompts, all in one child process; `progress` may raise to end it.
+    """Let each model answer the prompts; `progress` may raise to end it.
 
-    Prompts that leave a model no room for an answer are left out for all models and counted.
+    With `keep_in` each answer is kept there as it comes, and none that is there is asked for. Prompts that leave a
+    model no room for an answer are left out for all models and counted.
     """
     require_writers(models)
     prompts = prompts_to_ask(asked, limit)
-    found = generate([GenerationJob(model, prompts, sampling) for model in models], quiet=quiet, progress=progress)
+    found, _ = ask(models, prompts, sampling, keep_in=keep_in, quiet=quiet, progress=progress)
     return answered_by_all(asked, prompts, models, found, sampling)
 
 
-def require_writers(models: Sequence[ResolvedModel]) -> None:
+def require_writers(models: Sequence[AnsweringModel]) -> None:
     """Raises UsageError for a model that scores answers and writes none."""
     for model in models:
         if model.is_reward_model:
@@ -77,7 +82,7 @@ def prompts_to_ask(asked: PromptSource, limit: int = 0) -> list[PromptRow]:
 def answered_by_all(
     asked: PromptSource,
     prompts: Sequence[PromptRow],
-    models: Sequence[ResolvedModel],
+    models: Sequence[AnsweringModel],
     found: Sequence[Sequence[Answer]],
     sampling: Sampling,
 ) -> Answered:
@@ -103,17 +108,22 @@ def pairs_from_models(
     form: LabelForm | None = None,
     sharing: Sharing | None = None,
     calibration: Iterable[CandidatePair] = (),
+    pairing: Pairing = "each",
+    reward_model: ResolvedModel | None = None,
 ) -> PairSet:
-    """Make a pair set (or an arena) of what models answered."""
+    """Make a pair set (or an arena) of what models answered; `reward_model` says which is best for "best-worst"."""
     require_two_answers(answered.models, answered.sampling)
-    candidates = list(_candidates(answered))
+    candidates = list(_candidates(answered, pairing, reward_model))
     identical = Counter(_cluster(pair) for pair in candidates if same_answer(pair.a, pair.b))
     source: dict[str, Any] = {
         "prompts": answered.source,
         "models": [{"source": model.source, "sha256": model.sha256} for model in answered.models],
         "sampling": answered.sampling.recorded(),
         "identical": dict(identical),
+        "pairing": pairing,
     }
+    if reward_model is not None:
+        source["reward_model"] = {"source": reward_model.source, "sha256": reward_model.sha256}
     return create_pairs(
         workspace, name, candidates, source, kind=kind, seed=answered.sampling.seed, note=note, form=form,
         sharing=sharing, calibration=calibration,
@@ -126,7 +136,7 @@ def require_free_name(workspace: Workspace, name: str, kind: PairKind) -> None:
     workspace.require_free(kind, name)
 
 
-def require_two_answers(models: Sequence[ResolvedModel], sampling: Sampling) -> None:
+def require_two_answers(models: Sequence[AnsweringModel], sampling: Sampling) -> None:
     """Raises UsageError where these models and samples make no pairs."""
     if len(models) == 1 and sampling.samples < 2:
         raise UsageError("one model needs --samples 2 or more to make pairs; or name a second with --model2")
@@ -136,17 +146,26 @@ def require_two_answers(models: Sequence[ResolvedModel], sampling: Sampling) -> 
         raise UsageError(f"both models are {models[0].source}; name two different ones")
 
 
-def _candidates(answered: Answered) -> Iterator[CandidatePair]:
-    """One model: its answers two by two. Two models: their answers side by side."""
+def _candidates(answered: Answered, pairing: Pairing, reward_model: ResolvedModel | None) -> Iterator[CandidatePair]:
     each = answered.sampling.samples
+    of_models = [
+        [Candidate(one, model.source) for one in found]
+        for model, found in zip(answered.models, answered.answers, strict=True)
+    ]
+    if pairing == "best-worst":
+        of_models = [_with_rewards(answered, mine, require_reward_model(reward_model)) for mine in of_models]
     for number, prompt in enumerate(answered.prompts):
-        mine = [found[number * each : (number + 1) * each] for found in answered.answers]
-        if len(mine) == 1:
-            couples = [(mine[0][i], mine[0][i + 1]) for i in range(0, each - 1, 2)]
-        else:
-            couples = list(zip(mine[0], mine[1], strict=True))
-        for first, second in couples:
-            yield _candidate(prompt, first, second, answered.models[0].source, answered.models[-1].source)
+        mine = [found[number * each : (number + 1) * each] for found in of_models]
+        for first, second in couples(mine, pairing):
+            yield _candidate(prompt, first.answer, second.answer, first.source, second.source)
+
+
+def _with_rewards(answered: Answered, mine: Sequence[Candidate], model: ResolvedModel) -> list[Candidate]:
+    """One model's answers, in the order of prompts and samples, with what a reward model gives to each."""
+    prompts = [row["prompt"] for row in answered.prompts for _ in range(answered.sampling.samples)]
+    rows = [(prompt, completion_for(prompt, one.answer.completion)) for prompt, one in zip(prompts, mine, strict=True)]
+    rewards = rewards_of(model, rows, answered.sampling.device, answered.sampling.threads)
+    return [one._replace(reward=reward) for one, reward in zip(mine, rewards, strict=True)]
 
 
 def _candidate(prompt: PromptRow, first: Answer, second: Answer, source_a: str, source_b: str) -> CandidatePair:

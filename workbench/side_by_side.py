@@ -1,44 +1,38 @@
 """The same prompts answered by two to four models, to be read side by side and sent on as a blind arena.
 
-Owns what is compared and the answers that were kept of it. A model's answers lie in blobs/answers-KEY.json, where KEY
-is made of the model's hash, the prompts' hash and the sampling, so that no answer is generated twice: not when a
-comparison is opened again, and not for the models it shares with another one. The files are private to this module and
-may be deleted at any time; a damaged one counts as missing. blobs/compare.json holds what was compared last.
+Owns what is compared. No answer is asked for twice: not when a comparison is opened again, and not for the models it
+shares with another one (`kept_answers`). blobs/compare.json holds what was compared last.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import orjson
 
 from engine.errors import EngineError
 from engine.run.durable_files import write_atomically
-from workbench.canonical_rows import PromptRow
+from workbench.asking import ask
 from workbench.child_programs import Told
 from workbench.errors import UsageError, WorkbenchError, explain_os_errors
-from workbench.generation import Answer, GenerationJob, Sampling, generate
+from workbench.generation import Answer, Sampling
 from workbench.known_models import KnownModel, known_models
-from workbench.model_names import ResolvedModel, checkpoint_model, resolve_model
+from workbench.model_names import checkpoint_model
 from workbench.pair_generation import Answered, answered_by_all, pairs_from_models, prompts_to_ask, require_writers
 from workbench.pair_sets import PairSet
 from workbench.prompt_source import find_prompts
 from workbench.row_conversion import same_answer
 from workbench.run_list import find_run
+from workbench.url_model import AnsweringModel, answering_model
 from workbench.workspace import Workspace
 
 SCHEMA = 1
 FEWEST, MOST = 2, 4
 """Models of one comparison."""
 MOST_PROMPTS = 1000
-FILES_KEPT = 200
-"""Files of answers; the oldest go first."""
 _LAST = "compare.json"
 
 
@@ -135,17 +129,11 @@ def compare(workspace: Workspace, setup: Setup, *, progress: Told | None = None,
     models = []
     for written in setup.models:
         tell(0, 0, f"looking for {written}")
-        models.append(resolve_model(workspace, written, quiet=True))
+        models.append(answering_model(workspace, written, quiet=True))
     _require_different(models)
     require_writers(models)
     sampling = replace(setup.sampling, threads=threads)
-    found = [kept_answers(workspace, model, prompts, sampling) for model in models]
-    missing = [place for place, answers in enumerate(found) if not answers]
-    if missing:
-        jobs = [GenerationJob(models[place], prompts, sampling) for place in missing]
-        for place, answers in zip(missing, generate(jobs, quiet=True, progress=progress), strict=True):
-            found[place] = answers
-            keep_answers(workspace, models[place], prompts, sampling, answers)
+    found, asked_now = ask(models, prompts, sampling, keep_in=workspace, quiet=True, progress=progress)
     answered = answered_by_all(asked, prompts, models, found, sampling)
     if not answered.prompts:
         raise WorkbenchError(
@@ -153,49 +141,10 @@ def compare(workspace: Workspace, setup: Setup, *, progress: Told | None = None,
             f"{setup.max_new_tokens} tokens; lower the longest answer"
         )
     remember(workspace, setup)
-    return Comparison(workspace, setup, answered, len(missing))
+    return Comparison(workspace, setup, answered, asked_now)
 
 
-# The answers that are kept.
-
-
-def kept_answers(
-    workspace: Workspace, model: ResolvedModel, prompts: Sequence[PromptRow], sampling: Sampling
-) -> list[Answer]:
-    """What a model answered to these prompts before; empty where it was not asked, or the file is damaged."""
-    try:
-        content = orjson.loads(_answers_path(workspace, model, prompts, sampling).read_bytes())
-        found = [
-            Answer(str(one[0]), int(one[1]), str(one[2]), bool(one[3]), int(one[4]), _number(one[5]))
-            for one in content["answers"]
-        ]
-    except (OSError, ValueError, TypeError, KeyError, IndexError):
-        return []
-    known = {prompt["id"] for prompt in prompts}
-    return found if all(answer.prompt_id in known for answer in found) else []
-
-
-def keep_answers(
-    workspace: Workspace,
-    model: ResolvedModel,
-    prompts: Sequence[PromptRow],
-    sampling: Sampling,
-    answers: Sequence[Answer],
-) -> None:
-    """Keep a model's answers to these prompts; in a read-only workspace nothing is kept."""
-    if workspace.read_only_reason:
-        return
-    path = _answers_path(workspace, model, prompts, sampling)
-    content = {
-        "schema": SCHEMA,
-        "model": model.source,
-        "sampling": sampling.recorded(),
-        "answers": [[a.prompt_id, a.sample, a.completion, a.stopped, a.tokens, a.logprob] for a in answers],
-    }
-    with explain_os_errors("keeping answers", path):
-        workspace.blobs.mkdir(mode=0o700, exist_ok=True)
-        write_atomically(path, orjson.dumps(content))
-        _drop_oldest(workspace.blobs)
+# What was compared last.
 
 
 def remember(workspace: Workspace, setup: Setup) -> None:
@@ -223,31 +172,13 @@ def remembered(workspace: Workspace) -> Setup:
     return setup
 
 
-def _answers_path(workspace: Workspace, model: ResolvedModel, prompts: Sequence[PromptRow], sampling: Sampling) -> Path:
-    # The model's name is no part of it: the same weights give the same answers.
-    key: list[Any] = [SCHEMA, model.sha256 or model.source, prompts, sampling.recorded()]
-    name = hashlib.sha256(orjson.dumps(key, option=orjson.OPT_SORT_KEYS)).hexdigest()
-    return workspace.blobs / f"answers-{name}.json"
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _drop_oldest(folder: Path) -> None:
-    files = list(folder.glob("answers-*.json"))
-    if len(files) > FILES_KEPT:
-        with contextlib.suppress(FileNotFoundError):  # another process tidied it
-            for file in sorted(files, key=lambda file: file.stat().st_mtime)[: len(files) - FILES_KEPT]:
-                file.unlink()
-
-
-def _require_different(models: Sequence[ResolvedModel]) -> None:
+def _require_different(models: Sequence[AnsweringModel]) -> None:
     seen: dict[str, str] = {}
     for model in models:
-        if model.sha256 in seen:
-            raise UsageError(f"{seen[model.sha256]} and {model.source} are the same weights; pick different models")
-        seen[model.sha256] = model.source
+        known = model.sha256 or model.source
+        if known in seen:
+            raise UsageError(f"{seen[known]} and {model.source} are the same weights; pick different models")
+        seen[known] = model.source
 
 
 # What there is to choose from, and how it is called.

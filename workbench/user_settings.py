@@ -9,6 +9,8 @@ a setting in the app. A damaged file is an error that names it; a setting it doe
     "label.tie" = "x"        # binding ids are listed by `?`
     [curves]
     ppo = ["objective/kl", "-grad_norm"]    # panels in this order, the second hidden
+    [url_keys]
+    "https://host/v1" = "MY_KEY"    # the environment variable with the key of that server; never the key itself
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from engine.run.durable_files import write_atomically
 from workbench.errors import WorkbenchError, explain_os_errors
 
 SETTINGS = ("theme", "annotator", "keys", "curves")
+SETTINGS = ("theme", "annotator", "keys", "url_keys")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class UserSettings:
     """Binding id → keys, separated by commas."""
     curves: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Method → panels of Curves in their order; see `workbench.panel_choice`."""
+    url_keys: Mapping[str, str] = field(default_factory=dict)
+    """URL of a server of models, or its host → the environment variable that holds its key."""
     problems: tuple[str, ...] = ()
     """What the file names that is no setting, a sentence each."""
 
@@ -71,6 +77,16 @@ def read_settings(path: Path | None = None) -> UserSettings:
         raise WorkbenchError(f'{path}: [curves] must give each method its panels as a list: ppo = ["objective/kl"].')
     orders = {method: tuple(names) for method, names in panels.items()}
     return UserSettings(theme, annotator, dict(keys), orders, tuple(_unknown(content)))
+    url_keys = content.get("url_keys", {})
+    if not isinstance(url_keys, dict) or not all(
+        isinstance(value, str) and _VARIABLE.fullmatch(value) for value in url_keys.values()
+    ):
+        # What stands there may be a key: it is not told.
+        raise WorkbenchError(
+            f"{path}: [url_keys] must give each URL the name of an environment variable, and never a key: "
+            '"http://127.0.0.1:8000/v1" = "MY_KEY".'
+        )
+    return UserSettings(theme, annotator, dict(keys), dict(url_keys), tuple(_unknown(content)))
 
 
 def change_panels(method: str, names: Sequence[str], path: Path | None = None) -> None:

@@ -17,11 +17,12 @@ from tests.workbench.run_folders import make_run
 from workbench import generation
 from workbench.dataset_store import add_dataset
 from workbench.generation import Answer
+from workbench.kept_answers import keep_answers
 from workbench.model_names import resolve_model
 from workbench.pair_generation import prompts_to_ask
 from workbench.pair_sets import CandidatePair, PairSet, create_pairs, open_pairs
 from workbench.prompt_source import find_prompts
-from workbench.side_by_side import Setup, keep_answers, remembered
+from workbench.side_by_side import Setup, remembered
 from workbench.workspace import Workspace, init
 
 SFT, DPO = "run:1124-sft-tidy-aaa", "run:1124-dpo-tidy-bbb"

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from workbench.canonical_rows import PromptRow, user
+from workbench import pairing
+from workbench.canonical_rows import PromptRow, text_of, user
 from workbench.cli import main
 from workbench.comparison import report
 from workbench.errors import NameTaken, UsageError, WorkbenchError
+from workbench.evaluation import EvaluationJob, Measured
 from workbench.generated_dataset import add_answers
 from workbench.generation import Answer, Sampling
 from workbench.model_names import ResolvedModel
@@ -54,6 +56,38 @@ class TestPairs:
         texts = [Answer(f"d:{n}", sample, f"{n} {sample}", True, 3, -1.0) for n in range(4) for sample in range(5)]
         asked = Answered(PROMPTS, [model("one")], [texts], Sampling(samples=5), {"dataset": "d"})
         assert len(list(pairs_from_models(workspace, "p", asked).pairs())) == 8  # the fifth answer has no partner
+
+    def test_all_with_all_takes_each_two_different_answers_once(self, workspace: Workspace) -> None:
+        said = [["a", "b", " a "], ["c", "c", "d"], ["e", "e", "e"], ["f", "g", "h"]]
+        texts = [Answer(f"d:{n}", j, text, True, 3, -1.0) for n, of in enumerate(said) for j, text in enumerate(of)]
+        asked = Answered(PROMPTS, [model("one")], [texts], Sampling(samples=3), {"dataset": "d"})
+        made = pairs_from_models(workspace, "p", asked, pairing="all")
+        found = {frozenset(text_of(one).strip() for one in (pair.a, pair.b)) for pair in made.pairs()}
+        assert found == {frozenset(two) for two in ("ab", "cd", "fg", "fh", "gh")}
+        assert (made.info.rows, made.info.source["pairing"]) == (5, "all")
+
+    def test_the_best_stands_with_the_worst_of_all_models(
+        self, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "reward_head.safetensors").write_bytes(b"")
+        judging = ResolvedModel("run:judge@4", tmp_path, sha256="cd")
+
+        def longest(jobs: list[EvaluationJob], *, quiet: bool) -> list[Measured]:
+            [job] = jobs
+            assert job.kind == "score"
+            rows = {str(row["id"]): {"reward": float(len(text_of(row["completion"])))} for row in job.rows}
+            return [Measured({key: row for key, row in rows.items() if row["reward"] < 9}, {"too long": 1})]
+
+        monkeypatch.setattr(pairing, "evaluate", longest)
+        answered = two_models(["aaa", "bb", "same", "too long for it"], ["a", "bbbb", "same", "short"])
+        made = pairs_from_models(workspace, "p", answered, pairing="best-worst", reward_model=judging)
+        found = {frozenset(map(text_of, (pair.a, pair.b))) for pair in made.pairs()}
+        assert found == {frozenset({"aaa", "a"}), frozenset({"bb", "bbbb"})}, "equal, or not measured: no pair"
+        assert made.info.source["reward_model"] == {"source": "run:judge@4", "sha256": "cd"}
+        with pytest.raises(UsageError, match="need a reward model"):
+            pairs_from_models(workspace, "q", answered, pairing="best-worst")
+        with pytest.raises(UsageError, match="no reward model"):
+            pairs_from_models(workspace, "q", answered, pairing="best-worst", reward_model=model("one"))
 
     @pytest.mark.parametrize(
         ("models", "sampling", "said"),

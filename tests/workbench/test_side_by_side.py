@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from tests.workbench.run_folders import make_model, make_run
-from workbench import generation, side_by_side
+from workbench import generation
+from workbench import kept_answers as kept_answers_file
 from workbench.canonical_rows import PromptRow
 from workbench.child_programs import run_program
 from workbench.dataset_store import add_dataset
 from workbench.errors import NotFound, UsageError
 from workbench.generation import Answer, GenerationJob, Sampling, generate
+from workbench.kept_answers import keep_answers, kept_answers
 from workbench.model_names import ResolvedModel, resolve_model
 from workbench.pair_generation import prompts_to_ask
 from workbench.prompt_source import find_prompts
@@ -25,8 +27,6 @@ from workbench.side_by_side import (
     Setup,
     compare,
     facts_of,
-    keep_answers,
-    kept_answers,
     model_choices,
     opening_setup,
     prompt_choices,
@@ -106,7 +106,7 @@ class TestAsking:
         assert list(asked.blobs.iterdir()) == []
 
     def test_kept_answers_are_private_and_not_endless(self, asked: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(side_by_side, "FILES_KEPT", 2)
+        monkeypatch.setattr(kept_answers_file, "FILES_KEPT", 2)
         for number, seed in enumerate((1, 2, 3)):
             keep(asked, replace(SETUP, seed=seed), "./one", str)
             newest = max(asked.blobs.glob("answers-*.json"), key=lambda file: file.stat().st_mtime_ns)
