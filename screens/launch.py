@@ -12,22 +12,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from textual import on
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.events import Resize
 from textual.widget import Widget
-from textual.widgets import Input
 
 from engine.run.config import ON_ROLLOUTS
+from screens.form_station import FormStation
 from screens.launch_cost import cost_blocks
-from screens.launch_options import OptionPage
-from screens.launch_rows import FieldInput, FormRows
 from screens.line import Line
 from screens.modals import Reading
-from screens.row_list import RowList
-from screens.station import KNOWN_ERRORS, Station
+from screens.station import KNOWN_ERRORS
 from screens.tasks import Cancelled, Task
 from screens.text_view import Block, TextView
 from workbench.launch_draft import Draft
@@ -67,13 +63,13 @@ class Kept:
 _KEPT: WeakKeyDictionary[App[Any], Kept] = WeakKeyDictionary()
 
 
-class Launch(Station):
+class Launch(FormStation):
     """The form."""
 
     NAME = "launch"
     TITLE = "launch"
-    CSS_PATH = "launch.tcss"
-    AUTO_FOCUS = "#form"
+    CSS_PATH = ["form_station.tcss", "launch.tcss"]  # noqa: RUF012  # of Textual's own type
+    FORM_ACTIONS = frozenset({"start", "preview"})
     HELP = (
         "Choose what to train and on what: j and k move, Enter edits, h and l go through the choices. What is wrong "
         "stands beside its field as soon as it is typed.\n\n"
@@ -96,19 +92,13 @@ class Launch(Station):
         super().__init__(subject)
         self._around = Surroundings((), (), ())
         self._draft: Draft | None = None
-        self._every = False
         self._found: dict[str, str] = {}
         """Field -> what planning found wrong with it; the empty key is the whole."""
-        self._problems: dict[str, str] = {}
-        """What is drawn: those and what can be told at once."""
-        self._editing, self._typed = "", ""
         self._facts: dict[str, Any] = {}
         self._changes = 0
 
     def compose_body(self) -> Iterable[Widget]:
-        edit = FieldInput(id="edit", select_on_focus=False)
-        edit.cursor_blink = False
-        yield Container(Container(FormRows(self.action_edit), edit, id="left"), TextView(id="cost"), id="halves")
+        yield Container(self.form_widgets(), TextView(id="cost"), id="halves")
         yield Line(id="explains")
 
     def on_mount(self) -> None:
@@ -116,9 +106,9 @@ class Launch(Station):
 
     def on_resize(self, event: Resize) -> None:
         if self._draft is not None:
-            self.call_after_refresh(self._draw)
+            self.call_after_refresh(self.draw_form)
             self.call_after_refresh(self._show_cost)
-            self.call_after_refresh(self._place_edit)
+            self.call_after_refresh(self.place_edit)
 
     async def _begin(self) -> None:
         kept = _KEPT.get(self.app)
@@ -131,162 +121,59 @@ class Launch(Station):
             except KNOWN_ERRORS as error:
                 self.complain(error)
                 draft = await asyncio.to_thread(first_draft, self.workspace, self._around)
-        self._take(draft)
+        self._change(draft)
         self.watch_files(lambda: look_around(self.workspace), self._look_again, every_s=LOOK_EVERY_S)
 
     def _look_again(self, around: Surroundings) -> None:
         if around != self._around:
             self._around = around
-            self._draw()
+            self.draw_form()
             self._reckon_soon()
 
-    def _take(self, draft: Draft) -> None:
+    def _change(self, draft: Draft) -> None:
         """Another draft is the present one."""
         if draft == self._draft:
-            self._draw()
+            self.draw_form()
             return
         self._draft = draft
         self._found = {}
-        _KEPT[self.app] = Kept(self.subject, draft, self._every)
+        self.kept()
         self.say_where(" · ".join(part for part in (draft.method, draft.model, draft.data) if part))
-        self._draw()
+        self.draw_form()
         self._reckon_soon()
 
-    def _draw(self) -> None:
+    # The form.
+
+    def form_fields(self, *, every: bool) -> tuple[Field, ...]:
+        return () if self._draft is None else fields_of(self._draft, self._around, every=every)
+
+    def problems_with(self, key: str, typed: str) -> dict[str, str]:
+        if self._draft is None:
+            return {}
+        return {**self._found, **problems_of(self._draft.put(key, typed) if key else self._draft, self._around)}
+
+    def default_value(self, key: str) -> str:
+        return "sft" if key == "method" else ""
+
+    def kept(self) -> None:
+        if self._draft is not None:
+            _KEPT[self.app] = Kept(self.subject, self._draft, self._every)
+
+    def put_value(self, key: str, value: str) -> None:
         if self._draft is None:
             return
-        shown = self._draft.put(self._editing, self._typed) if self._editing else self._draft
-        self._problems = {**self._found, **problems_of(shown, self._around)}
-        fields = fields_of(self._draft, self._around, every=self._every)
-        self.query_one(FormRows).show_fields(fields, self._problems)
-        self._explain()
-
-    def _explain(self) -> None:
-        field = self._field()
-        problem = self._problems.get(field.key, "") if field else ""
-        words = (f"▲ {problem}", "$error") if problem else (field.explanation if field else "", "$text-muted")
-        self.query_one("#explains", Line).show(words)
-
-    def _field(self) -> Field | None:
-        key = self.query_one(FormRows).key
-        if self._draft is None or not key:
-            return None
-        return next((one for one in fields_of(self._draft, self._around, every=True) if one.key == key), None)
-
-    @on(RowList.Moved)
-    def _moved(self) -> None:
-        self._explain()
-
-    # Editing.
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """While a field is edited no key of the form does anything but leave it."""
-        if self._editing and action in ("start", "every", "preview", "restore", "filter", "edit"):
-            return False
-        return super().check_action(action, parameters)
-
-    def action_edit(self) -> None:
-        field = self._field()
-        if field is None:
-            return
-        if field.options:
-            self.app.push_screen(OptionPage(field), lambda value: self._put(field.key, value))
-            return
-        self._editing, self._typed = field.key, field.value
-        edit = self.query_one("#edit", FieldInput)
-        edit.value = field.value
-        edit.display = True
-        self._place_edit()
-        self.set_focus(edit)  # at once: keys that were typed ahead belong to it
-        edit.action_end()
-        self.say("enter takes it, esc leaves it, empty is the default")
-
-    def _place_edit(self) -> None:
-        if not self._editing:
-            return
-        rows = self.query_one(FormRows)
-        edit = self.query_one("#edit", FieldInput)
-        edit.styles.offset = rows.value_place()
-        edit.styles.width = rows.value_width
-
-    @on(Input.Changed, "#edit")
-    def _typing(self, event: Input.Changed) -> None:
-        event.stop()
-        if self._editing:
-            self._typed = event.value
-            self._draw()
-
-    @on(Input.Submitted, "#edit")
-    def _submitted(self, event: Input.Submitted) -> None:
-        event.stop()
-        self._end_edit(keep=True)
-
-    @on(FieldInput.Left)
-    def _left(self, event: FieldInput.Left) -> None:
-        self._end_edit(keep=True)
-        self.query_one(FormRows).action_move(event.by)
-
-    def _end_edit(self, *, keep: bool) -> None:
-        key, self._editing = self._editing, ""
-        self.query_one("#edit", FieldInput).display = False
-        self.set_focus(self.query_one(FormRows))
-        self.say("")
-        if keep and key:
-            self._put(key, self._typed)
-        else:
-            self._draw()
-
-    def action_back(self) -> None:
-        if self._editing:
-            self._end_edit(keep=False)
-        elif self.query("#filter"):
-            self._leave_filter(keep=False)
-        else:
-            super().action_back()
-
-    @on(FormRows.Turned)
-    def _turned(self, event: FormRows.Turned) -> None:
-        field = self._field()
-        if field is None:
-            return
-        values = [option.value for option in field.options]
-        if not values:
-            self.say("nothing to choose here; enter edits it")
-        elif field.value in values:
-            self._put(field.key, values[(values.index(field.value) + event.by) % len(values)])
-        else:
-            self._put(field.key, values[0])
-
-    def action_restore(self) -> None:
-        if field := self._field():
-            self._put(field.key, "sft" if field.key == "method" else "")
-
-    def _put(self, key: str, value: str | None) -> None:
-        if self._draft is None or value is None:
-            return
         if key != "method":
-            self._take(self._draft.put(key, value))
+            self._change(self._draft.put(key, value))
             return
         changed = change_method(self._draft, value, self._around)
-        self._take(changed)
+        self._change(changed)
         if value in ON_ROLLOUTS:
             self.run_worker(self._find_reward_model(changed), exit_on_error=True)
 
     async def _find_reward_model(self, draft: Draft) -> None:
         found = await asyncio.to_thread(with_reward_model, self.workspace, self._around, draft)
         if self._draft == draft:
-            self._take(found)
-
-    def action_every(self) -> None:
-        self._every = not self._every
-        if self._draft is not None:
-            _KEPT[self.app] = Kept(self.subject, self._draft, self._every)
-        self._draw()
-
-    async def action_filter(self) -> None:
-        if not self._every:
-            self.action_every()
-        await super().action_filter()
+            self._change(found)
 
     # What it costs.
 
@@ -322,7 +209,7 @@ class Launch(Station):
 
     def _find_fault(self, error: BaseException, draft: Draft) -> None:
         self._found = {place_of(error, draft): str(error)}
-        self._draw()
+        self.draw_form()
         self._show_cost()
 
     def _show_cost(self) -> None:
@@ -386,9 +273,5 @@ class Launch(Station):
         problems = problems_of(self._draft, self._around)
         if not problems:
             return self._draft
-        key = next(iter(problems))
-        if key not in [row.key for row in self.query_one(FormRows).rows] and not self._every:
-            self.action_every()
-        self.query_one(FormRows).move_to(key)
-        self.say(f"{key}: {problems[key]}", "bad")
+        self.go_to_fault(*next(iter(problems.items())))
         return None

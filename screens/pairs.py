@@ -10,13 +10,12 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from textual import on
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal
 from textual.widget import Widget
 
 from screens.line import Line
-from screens.modals import AskText, Choice, Dialog, Question
+from screens.modals import AskText, Choice, Question
 from screens.row_list import Column, Row, RowList
 from screens.sample_rule import let_rule_judge
 from screens.station import Station
@@ -24,7 +23,7 @@ from screens.tasks import Task
 from screens.text_view import Block, TextView
 from workbench.guide_steps import PREFERENCES
 from workbench.labeling_subject import pair_set_of
-from workbench.pair_list import ListedPairs, PairsReader, datasets_to_pair
+from workbench.pair_list import ListedPairs, PairsReader
 from workbench.pair_sets import PairKind, PairSet
 from workbench.preference_rule import FreezeRule
 from workbench.preferences import PreferenceSet
@@ -53,7 +52,8 @@ class Pairs(Station):
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "label", "label", id="pairs.label", tooltip="Judge the pairs that are open."),
-        Binding("m", "make", "make pairs", id="pairs.make", tooltip="Make a pair set of a dataset."),
+        Binding("m", "make", "make pairs", id="pairs.make",
+                tooltip="Make a pair set: of a dataset, or of what models answer."),
         Binding("f", "freeze", "freeze", id="pairs.freeze", tooltip="Freeze the verdicts into a preference set."),
         Binding("o", "annotators", "annotators", id="pairs.annotators",
                 tooltip="Who labels it: how many, how fast, how alike, and what they disagree on."),
@@ -80,7 +80,7 @@ class Pairs(Station):
             Column("verdicts", flexible=True, drop=1),
             Column("made from", longest=18, drop=2),
         ]
-        empty = "no pair sets yet; m makes one of a dataset of answers or preferences"
+        empty = "no pair sets yet; m makes one: of a dataset with pairs, or of what models answer"
         yield Horizontal(RowList(columns, empty=empty, waits=True, id="list"), TextView(id="details"))
         yield Line(id="below")
 
@@ -149,13 +149,7 @@ class Pairs(Station):
     # Make.
 
     def action_make(self) -> None:
-        def choose(found: list[tuple[str, str, int]]) -> None:
-            if not found:
-                self.say("no dataset of shape answers or preference yet; add one on the datasets screen", "bad")
-            else:
-                self.app.push_screen(ChooseDataset(found), lambda name: self._ask_name(name) if name else None)
-
-        self.start_task("reading the datasets", lambda task: datasets_to_pair(self.workspace), choose)
+        self.workbench_app.open("make")
 
     def _ask_name(self, dataset: str) -> None:
         asked = AskText(
@@ -254,41 +248,6 @@ class Pairs(Station):
             return
 
         let_rule_judge(self, chosen.subject, self.wake)
-
-
-class ChooseDataset(Dialog[str | None]):
-    """Which dataset a pair set is made of; None after Esc."""
-
-    TITLE = "choose a dataset"
-    HELP = "The datasets whose rows have two answers. Enter asks for the name of the pair set, then it is made."
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,ctrl+c", "decline", "leave it", id="choose.leave", tooltip="Make nothing."),
-    ]
-
-    def __init__(self, found: list[tuple[str, str, int]]) -> None:
-        super().__init__()
-        self._found = found
-
-    def compose(self) -> ComposeResult:
-        with Vertical(classes="modal"):
-            yield Line(("Make a pair set of which dataset?", "bold"))
-            yield RowList(
-                [Column("name", flexible=True), Column("shape"), Column("rows", right=True)], empty="", id="choices"
-            )
-            yield Line(("enter takes it, esc leaves it", "$text-muted"))
-
-    def on_mount(self) -> None:
-        rows = self.query_one(RowList)
-        rows.show([Row(name, (name, shape, f"{count:,}")) for name, shape, count in self._found])
-        rows.focus()
-
-    @on(RowList.Opened)
-    def _taken(self, event: RowList.Opened) -> None:
-        event.stop()
-        self.dismiss(event.key)
-
-    def action_decline(self) -> None:
-        self.dismiss(None)
 
 
 def _which_question(criteria: list[str]) -> Question:

@@ -31,6 +31,9 @@ STATIONS: dict[str, Place] = {
     "profile": Place("screens.profile", "Profile", "what is in a dataset, in numbers", beside="datasets"),
     "add": Place("screens.add_dataset", "AddDataset", "add a dataset: preview and mapping", beside="datasets"),
     "pairs": Place("screens.pairs", "Pairs", "pair sets: make, label, freeze"),
+    "make": Place(
+        "screens.make_pairs", "MakePairs", "make a pair set of a dataset, or let models answer", beside="pairs"
+    ),
     "annotators": Place(
         "screens.annotators",
         "Annotators",

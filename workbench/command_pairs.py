@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workbench.command_arguments import (
     add_machine_options,
@@ -22,7 +22,9 @@ from workbench.pair_words import judge, pair_set_json, say_made, show_pairs, sta
 from workbench.terminal_output import Column, counted, local_time, note, say, write_fields, write_json, write_table
 
 if TYPE_CHECKING:
+    from workbench.pair_making import PairRequest
     from workbench.pair_sets import PairSet
+    from workbench.pair_sharing import Sharing
 
 SCHEMA = 1
 VERDICTS = ("a", "b", "tie", "both-bad", "skip")
@@ -102,16 +104,11 @@ def add_sharing_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def sharing_of(args: argparse.Namespace) -> dict[str, Any]:
-    """`sharing` and `calibration` for what makes pairs; a calibration file is read before anything is made."""
+def sharing_of(args: argparse.Namespace) -> Sharing:
+    """How the options want a set shared out."""
     from workbench.pair_sharing import Sharing
 
-    shared = Sharing(args.overlap, args.repeat_share, args.next_pair, args.random_share)
-    if not args.calibration:
-        return {"sharing": shared}
-    from workbench.calibration_file import read_calibration
-
-    return {"sharing": shared, "calibration": list(read_calibration(Path(args.calibration)))}
+    return Sharing(args.overlap, args.repeat_share, args.next_pair, args.random_share)
 
 
 def add_show_options(parser: argparse.ArgumentParser) -> None:
@@ -138,7 +135,8 @@ def add_judge_options(parser: argparse.ArgumentParser) -> None:
 
 def run_make(args: argparse.Namespace) -> int:
     """Make a pair set."""
-    from workbench.dataset_store import open_dataset
+    from workbench.command_models import note_too_long
+    from workbench.pair_making import make_pair_set
 
     if args.dataset and (args.model or args.model2):
         raise UsageError("--from takes the answers of the dataset; --model goes with --prompts")
@@ -146,14 +144,8 @@ def run_make(args: argparse.Namespace) -> int:
         raise UsageError("--from takes the pairs of the dataset; --pairing and --reward-model go with --prompts")
     if args.dataset and args.limit:
         raise UsageError("--from takes every pair of the dataset; --limit goes with --prompts")
-    workspace = workspace_of(args, writable=True)
-    if args.dataset:
-        from workbench.pair_sets import pairs_from_dataset
-
-        dataset = open_dataset(workspace, args.dataset)
-        made = pairs_from_dataset(workspace, args.name, dataset, form=form_from(args), **sharing_of(args))
-    else:
-        made = _make_from_models(args)
+    made = make_pair_set(workspace_of(args, writable=True), _request_of(args))
+    note_too_long(made.info.source.get("prompts", {}))
     if args.json:
         write_json({"schema": SCHEMA, **pair_set_json(made)})
     else:
@@ -322,30 +314,22 @@ def run_judge(args: argparse.Namespace) -> int:
     return judge(open_pairs(workspace_of(args, writable=True), args.name), args)
 
 
-def _make_from_models(args: argparse.Namespace) -> PairSet:
-    from workbench.command_models import note_too_long, sampling_of
-    from workbench.model_names import resolve_model
-    from workbench.pair_generation import ask_models, pairs_from_models, require_free_name, require_two_answers
-    from workbench.pairing import require_reward_model
-    from workbench.prompt_source import find_prompts
-    from workbench.url_model import answering_model
+def _request_of(args: argparse.Namespace) -> PairRequest:
+    from workbench.command_models import sampling_of
+    from workbench.generation import Sampling
+    from workbench.pair_making import PairRequest
 
-    workspace = workspace_of(args, writable=True)
-    if args.reward_model and args.pairing != "best-worst":
-        raise UsageError("--reward-model says which answer is best: it goes with --pairing best-worst")
-    if not args.model:
-        raise UsageError("--prompts needs --model M to answer them")
-    require_free_name(workspace, args.name, "pairs")
-    asked = find_prompts(workspace, args.prompts)
-    models = [answering_model(workspace, written) for written in (args.model, args.model2) if written]
-    judge_of_all = resolve_model(workspace, args.reward_model) if args.reward_model else None
-    if args.pairing == "best-worst":
-        require_reward_model(judge_of_all)
-    sampling = sampling_of(args, samples=1 if args.model2 and args.samples == 2 else args.samples)
-    require_two_answers(models, sampling)
-    form, shared = form_from(args), sharing_of(args)
-    answered = ask_models(asked, models, sampling, limit=args.limit, keep_in=workspace)
-    note_too_long(answered.source)
-    return pairs_from_models(
-        workspace, args.name, answered, form=form, pairing=args.pairing, reward_model=judge_of_all, **shared
+    samples = 1 if args.model2 and args.samples == 2 else args.samples
+    return PairRequest(
+        name=args.name,
+        dataset=args.dataset or "",
+        prompts=args.prompts or "",
+        models=tuple(written for written in (args.model, args.model2) if written),
+        sampling=Sampling() if args.dataset else sampling_of(args, samples=samples),
+        limit=args.limit,
+        pairing=args.pairing,
+        reward_model=args.reward_model or "",
+        form=form_from(args),
+        sharing=sharing_of(args),
+        calibration=args.calibration or "",
     )

@@ -260,7 +260,7 @@ class TestStart:
     def test_a_fault_forbids_it_and_has_the_cursor(self, workspace: Workspace, started: list[tuple[str, bool]]) -> None:
         async def script(app: WorkbenchApp, pilot: Pilot[int]) -> None:
             await ready(app, pilot)
-            app.screen._put("train.seed", "-4")  # type: ignore[attr-defined]
+            app.screen.put_value("train.seed", "-4")  # type: ignore[attr-defined]
             await pilot.press("w")
             await sees(pilot, "train.seed: must be at least 0")
             assert app.screen.query_one(FormRows).key == "train.seed"

@@ -89,12 +89,9 @@ def test_m_makes_a_pair_set_of_a_dataset(workspace: Workspace) -> None:
     async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
         await sees(pilot, "arena/duel")
         await pilot.press("m")
-        await sees(pilot, "Make a pair set of which dataset?")
-        await pilot.press("enter")
-        await sees(pilot, "Its name?")
-        await pilot.press("enter")
-        await sees(pilot, "made answers; enter labels it")
-        assert app.screen.query_one("#list", RowList).key == "answers"
+        await sees(pilot, "12 pairs at most")
+        await pilot.press("w")
+        await until(pilot, lambda: app.screen.query_one("#list", RowList).key == "answers")
 
     drive(script, workspace, station="pairs", settings=ALICE)
     assert open_pairs(workspace, "answers").info.rows == 12
@@ -165,10 +162,10 @@ def test_esc_ends_what_takes_long_and_nothing_of_it_is_left(
 
     monkeypatch.setattr(Steps, "add", slowly)
     monkeypatch.setattr("workbench.pair_words.of_sample_domain", lambda pair_set: True)
-    keys = {"making": ["m", "enter", "enter"], "freezing": ["f", "enter"], "the rule": ["R", "R"]}[what]
+    keys = {"making": ["enter"], "freezing": ["f", "enter"], "the rule": ["R", "R"]}[what]
 
     async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
-        await sees(pilot, "arena/duel")
+        await sees(pilot, "A pair set of" if what == "making" else "arena/duel")
         for key in keys:
             shown = app.screen
             await pilot.press(key)
@@ -180,5 +177,6 @@ def test_esc_ends_what_takes_long_and_nothing_of_it_is_left(
         await sees(pilot, f"cancelled: {what}")
 
     before = {path: path.read_bytes() for path in workspace.root.rglob("*") if path.is_file()}
-    drive(script, workspace, station="pairs", settings=ALICE)
+    subject = "from:answers" if what == "making" else ""
+    drive(script, workspace, station="pairs", subject=subject, settings=ALICE)
     assert {path: path.read_bytes() for path in workspace.root.rglob("*") if path.is_file()} == before
