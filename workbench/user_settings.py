@@ -30,8 +30,7 @@ import tomli_w
 from engine.run.durable_files import write_atomically
 from workbench.errors import WorkbenchError, explain_os_errors
 
-SETTINGS = ("theme", "annotator", "keys", "curves")
-SETTINGS = ("theme", "annotator", "keys", "url_keys")
+SETTINGS = ("theme", "annotator", "keys", "curves", "url_keys")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -76,7 +75,6 @@ def read_settings(path: Path | None = None) -> UserSettings:
     if not isinstance(panels, dict) or not all(map(_are_names, panels.values())):
         raise WorkbenchError(f'{path}: [curves] must give each method its panels as a list: ppo = ["objective/kl"].')
     orders = {method: tuple(names) for method, names in panels.items()}
-    return UserSettings(theme, annotator, dict(keys), orders, tuple(_unknown(content)))
     url_keys = content.get("url_keys", {})
     if not isinstance(url_keys, dict) or not all(
         isinstance(value, str) and _VARIABLE.fullmatch(value) for value in url_keys.values()
@@ -86,7 +84,7 @@ def read_settings(path: Path | None = None) -> UserSettings:
             f"{path}: [url_keys] must give each URL the name of an environment variable, and never a key: "
             '"http://127.0.0.1:8000/v1" = "MY_KEY".'
         )
-    return UserSettings(theme, annotator, dict(keys), dict(url_keys), tuple(_unknown(content)))
+    return UserSettings(theme, annotator, dict(keys), orders, dict(url_keys), tuple(_unknown(content)))
 
 
 def change_panels(method: str, names: Sequence[str], path: Path | None = None) -> None:
