@@ -182,7 +182,7 @@ class TestAskedMeanwhile:
             old = shown._look()
             shown.action_neighbour_run(1)
             shown._show(old)  # it was read before, and comes now
-            assert not shown.check_action("log_scale", ())
+            assert not shown.check_action("view", ("samples",))
             await sees(pilot, "✗ failed")
 
         drive(script, workspace, station="curves", subject=RUN_DONE)

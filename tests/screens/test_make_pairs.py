@@ -94,7 +94,7 @@ def test_models_answer_esc_ends_it_and_w_goes_on(workspace: Workspace) -> None:
             asked = len(server.asked)
             await pilot.press("w")
             await until(pilot, lambda: app.screen.NAME == "pairs")
-            await until(pilot, lambda: app.screen.query_one("#list", RowList).key == "asked")
+            await until(pilot, lambda: [one.key for one in app.screen.query("#list").results(RowList)] == ["asked"])
             assert len(server.asked) - asked == 12 - 5, "what was answered is not asked again"
 
         drive(script, workspace, station="make", subject="asked")

@@ -91,7 +91,7 @@ def test_m_makes_a_pair_set_of_a_dataset(workspace: Workspace) -> None:
         await pilot.press("m")
         await sees(pilot, "12 pairs at most")
         await pilot.press("w")
-        await until(pilot, lambda: app.screen.query_one("#list", RowList).key == "answers")
+        await until(pilot, lambda: [one.key for one in app.screen.query("#list").results(RowList)] == ["answers"])
 
     drive(script, workspace, station="pairs", settings=ALICE)
     assert open_pairs(workspace, "answers").info.rows == 12
