@@ -143,9 +143,13 @@ class _Pass:
             "characters": {part: lengths.as_json() for part, lengths in self._lengths.items()},
             **counted,
             "turns": {str(turns): count for turns, count in sorted(self._turns.items())},
-            "rows_with": {role: count for role, count in self._roles.most_common() if count},
-            "scripts": dict(self._scripts.most_common()),
+            "rows_with": _most_first(self._roles),
+            "scripts": _most_first(self._scripts),
         }
+
+
+def _most_first(counts: Counter[str]) -> dict[str, int]:
+    return {name: count for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if count}
 
 
 def _characters(value: Any) -> int:
