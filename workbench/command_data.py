@@ -6,7 +6,7 @@ import argparse
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from workbench import command_lint, command_profile
+from workbench import command_lint, command_profile, command_shapes
 from workbench.canonical_rows import said_in, to_json
 from workbench.command_arguments import add_verb, add_verbs, agreed, pair_of_text, positive_integer, workspace_of
 from workbench.errors import UsageError
@@ -41,6 +41,7 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     show.add_argument("--rejected", action="store_true", help="show rejected rows instead, with line and reason")
     command_profile.configure(verbs)
     command_lint.configure(verbs)
+    command_shapes.configure(verbs)
     remake = add_verb(verbs, "remake", "make a dataset again by its recipe, and compare the bytes", run_remake)
     remake.add_argument("name", metavar="N")
     remake.add_argument("--name", dest="to", metavar="NEW", help="make it as a new dataset instead")

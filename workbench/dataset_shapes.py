@@ -18,6 +18,7 @@ import orjson
 from workbench.canonical_rows import SHAPES, Shape, type_name
 from workbench.dialogue_text import is_hh_dialogue
 from workbench.errors import UnreadableData, UsageError
+from workbench.named_layouts import LAYOUTS, layout_of
 
 FIELDS = (
     *("text", "prompt", "completion", "messages", "chosen", "rejected", "a", "b"),
@@ -126,13 +127,16 @@ def _json_or_none(text: str) -> Any:
         return None
 
 
+_NAMED = {layout.form for layout in LAYOUTS}
+
+
 def recognise(sample: list[dict[str, Any]], mapping: Mapping[str, str] | None = None) -> Recognition:
     """The shape of the rows in `sample`; `mapping` (field → column, shape → SHAPE, as → chat|plain) overrides."""
     asked = dict(mapping or {})
     shape, plain = asked.pop("shape", None), asked.pop("as", "chat")
     columns = _Columns(sample, asked)
     _check_mapping(columns, shape, plain)
-    for form in _FORMS:
+    for form in (_named, *_FORMS):
         found = form(columns)
         if found is None or (shape and found.shape != shape) or not asked.keys() <= found.mapping.keys():
             continue
@@ -152,7 +156,7 @@ def _complete(found: Recognition, columns: _Columns, plain: bool, mapped: bool) 
     all_text = not any(columns.holds_turns(column) for column in found.mapping.values())
     can_be_plain = all_text and found.form in ("explicit", "prefixed", "implicit-text", "answers", "pair", "prompts")
     why = found.why
-    if found.form != "text" and all_text and found.form != "hh":
+    if found.form != "text" and all_text and found.form != "hh" and found.form not in _NAMED:
         kept = plain and can_be_plain
         turns = {"prompts": "one user turn", "answers": "one user turn, and one assistant turn for each answer"}
         become = turns.get(found.shape, "one user and one assistant turn")
@@ -189,6 +193,13 @@ def _unrecognised(columns: _Columns, shape: str | None) -> str:
         f"the rows do not fit {wanted}. Columns: {seen or 'none'}{more}. Say which is which, for example: "
         f"--map text={first}, or --map prompt=COLUMN --map completion=COLUMN."
     )
+
+
+def _named(columns: _Columns) -> Recognition | None:
+    layout = layout_of(columns.sample)
+    if layout is None:
+        return None
+    return Recognition(layout.shape, layout.form, layout.why, {name: name for name in layout.columns})
 
 
 def _preference(columns: _Columns) -> Recognition | None:

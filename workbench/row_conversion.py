@@ -32,6 +32,7 @@ from workbench.canonical_rows import (
 )
 from workbench.dataset_shapes import Recognition
 from workbench.dialogue_text import split_hh_pair, split_shared_text, split_shared_turns
+from workbench.named_layouts import LAYOUTS, Layout
 
 _MAX_TAGS = 32
 _MAX_TAG_CHARACTERS = 200
@@ -262,6 +263,16 @@ def _unwrap(answer: Any) -> Any:
     return answer
 
 
+def _by_layout(layout: Layout) -> Callable[[_RowView], Fields]:
+    def made(view: _RowView) -> Fields:
+        for column in layout.columns:
+            if view.raw.get(column) is None:
+                raise RowRejected(f"missing {column}")
+        return layout.convert(view.raw)
+
+    return made
+
+
 CONVERTERS: dict[str, Callable[[_RowView], Fields]] = {
     "text": _text,
     "prompts": _prompts,
@@ -276,4 +287,5 @@ CONVERTERS: dict[str, Callable[[_RowView], Fields]] = {
     "implicit-text": _implicit_text,
     "answers": _answers,
     "answer-list": _answer_list,
+    **{layout.form: _by_layout(layout) for layout in LAYOUTS},
 }
