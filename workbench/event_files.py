@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from engine.run.event_file_writer import masked_crc32c
 from workbench.errors import UnreadableData
 
 PREFIX = "events.out.tfevents."
 _HEAD = struct.Struct("<QI")
 _LONGEST = 256 * 2**20
 """Bytes of a record; a longer one is no event."""
-_MASK = 0xA282EAD8
 _FLOAT, _DOUBLE = 1, 2
 """Element types of a TensorProto."""
 
@@ -190,24 +190,3 @@ def _signed(value: int) -> int:
     """An int64 as protobuf writes it."""
     value &= 0xFFFF_FFFF_FFFF_FFFF
     return value - 2**64 if value >= 2**63 else value
-
-
-def _table() -> tuple[int, ...]:
-    entries = []
-    for byte in range(256):
-        for _ in range(8):
-            byte = (byte >> 1) ^ (0x82F63B78 if byte & 1 else 0)
-        entries.append(byte)
-    return tuple(entries)
-
-
-_CRC = _table()
-
-
-def masked_crc32c(data: bytes) -> int:
-    """CRC-32C (Castagnoli), rotated and shifted as TFRecord stores it."""
-    crc, table = 0xFFFF_FFFF, _CRC
-    for byte in data:
-        crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)
-    crc ^= 0xFFFF_FFFF
-    return (((crc >> 15) | (crc << 17)) + _MASK) & 0xFFFF_FFFF

@@ -26,6 +26,7 @@ from engine.run.config_layers import SET, Resolved, parse_set, resolve
 from engine.run.config_toml import read_recipe, to_toml
 from engine.run.folder import RunFolder
 from engine.run.idle_settings import TYPED, WRITTEN, refuse_idle
+from engine.run.mirror import missing_packages
 from workbench.data_weights import EXAMPLE, as_written, read_weighted
 from workbench.errors import NotFound, UsageError
 from workbench.kept_checkpoints import checkpoints_of, keep, require_kept
@@ -157,7 +158,7 @@ def plan_run(workspace: Workspace, request: LaunchRequest, *, quiet: bool = Fals
     doubts = tuple(doubt for one in rewards.models for doubt in reward_model_warnings(workspace, one))
     named = [f"model {model.source}: {model.note}"] if model.note else []
     named += rewards.notes(resolved.config.adapter.kind)
-    notes = (*doubts, *named, *overruled, *remarks, *_weight_notes(resolved.config.data))
+    notes = (*doubts, *named, *overruled, *remarks, *_weight_notes(resolved.config.data), *_mirror_notes(resolved))
     return Plan(workspace, run_id, resolved, model, rewards, request, data, notes, doubts)
 
 
@@ -245,6 +246,12 @@ def _typed(request: LaunchRequest) -> list[tuple[str, dict[str, Any]]]:
     if request.name:
         layers.append(("--name", {"run": {"name": request.name}}))
     return layers
+
+
+def _mirror_notes(resolved: Resolved) -> tuple[str, ...]:
+    """Which mirrors will not be written, because their package is not there; the run trains all the same."""
+    missing = missing_packages(resolved.config)
+    return tuple(f"mirror.to = {one}: it is not installed here: pip install 'workbench[{one}]'" for one in missing)
 
 
 def _without_weights(recipe: dict[str, Any]) -> dict[str, Any]:

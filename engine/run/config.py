@@ -1,7 +1,8 @@
 """The settings of a run: every key of run.toml, its default, what it may be, and what it means.
 
 Owns the dataclasses; those of the preference methods stand in `config_preference`, [ppo] in `config_ppo`, [grpo] and
-[rloo] in `config_grouped`, [rewards] in `config_rewards`, [chat] in `config_chat`, the alarms in `config_alarms`.
+[rloo] in `config_grouped`, [rewards] in `config_rewards`, [mirror] in `config_mirror`, [chat] in `config_chat`, the
+alarms in `config_alarms`.
 Invariant: a RunConfig is complete (every default is a value in it) and holds no secret. The bounds of a key stand
 beside its default and are checked by `engine.run.config_layers`, which is also where configs come from. Refuses to read
 files and to know where a value came from.
@@ -28,6 +29,7 @@ from engine.run.config_alarms import (
 from engine.run.config_bounds import bounded as _key
 from engine.run.config_chat import ChatConfig
 from engine.run.config_grouped import GrpoConfig, RlooConfig
+from engine.run.config_mirror import MirrorConfig
 from engine.run.config_ppo import PpoConfig
 from engine.run.config_preference import CpoConfig, DpoConfig, KtoConfig, OrpoConfig, SimpoConfig
 from engine.run.config_rewards import RewardsConfig
@@ -280,6 +282,7 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
+    mirror: MirrorConfig = field(default_factory=MirrorConfig)
     sft: SftConfig = field(default_factory=SftConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     rewards: RewardsConfig = field(default_factory=RewardsConfig)
@@ -313,6 +316,7 @@ SECTIONS: dict[str, type] = {
     "evaluation": EvaluationConfig,
     "checkpoint": CheckpointConfig,
     "probe": ProbeConfig,
+    "mirror": MirrorConfig,
     "sft": SftConfig,
     "reward": RewardConfig,
     "rewards": RewardsConfig,

@@ -110,7 +110,8 @@ def resolve(method: str, layers: Sequence[tuple[str, dict[str, Any]]], *, togeth
 def parse_set(text: str, method: str | None = None) -> dict[str, dict[str, Any]]:
     """The layer that one `--set KEY=VALUE` means.
 
-    VALUE is TOML, or a bare word, which is a text; for a key that holds text it is always the text itself. KEY is
+    VALUE is TOML, or a bare word, which is a text; for a key that holds text it is always the text itself, and for one
+    that holds several texts, these with commas between. KEY is
     section.name, or the name alone where only one section (of those that `method` uses) has it.
     """
     key, equals, value = text.partition("=")
@@ -118,8 +119,10 @@ def parse_set(text: str, method: str | None = None) -> dict[str, dict[str, Any]]
     if not equals or not key:
         raise ConfigError(f"{SET} {text}: expected KEY=VALUE, for example {SET} optim.lr=3e-4")
     section, name = _place(key, sections_of(method) if method else list(SECTIONS))
-    as_text = str(_field(section, name).type) == "str"
-    return {section: {name: _toml_value(value, as_text=as_text)}}
+    kind = str(_field(section, name).type)
+    if kind == "tuple[str, ...]" and not value.startswith("["):
+        return {section: {name: [part.strip() for part in value.split(",") if part.strip()]}}
+    return {section: {name: _toml_value(value, as_text=kind == "str")}}
 
 
 def upgraded(layer: dict[str, Any], origin: str) -> dict[str, Any]:

@@ -36,6 +36,8 @@ KINDS = {
     "probe_stretched": "probes would cost more than their share of the time, so they come more rarely",
     "early_stopped": "held-out data ceased to improve, so the run ended before its last step",
     "stalled": "nothing has come of it for long: what to do; it was not ended",
+    "mirror": "a process began to copy the metrics to another program: to which",
+    "mirror_failed": "such a process ended before its time: why, and what to do; the run goes on",
     "stop_requested": "someone asked the run to stop",
     "stopped": "it stopped, after a checkpoint",
     "failed": "it failed, and why",

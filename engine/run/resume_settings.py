@@ -33,6 +33,9 @@ MAY_CHANGE = (
     "checkpoint.patience",
     "probe.every",
     "probe.max_share",
+    "mirror.to",
+    "mirror.project",
+    "mirror.wandb_mode",
     *(f"{section}.{key}" for section in ALARM_SECTIONS for key in ("on_alarm", "threshold")),
 )
 """Portions, guards and cadences, what alarms do and their limits. A portion changes the order in which numbers are

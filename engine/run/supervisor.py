@@ -27,6 +27,7 @@ from engine.run.events import append_event, read_events
 from engine.run.folder import RunFolder
 from engine.run.gpus import HeldLocks, lease_for_run, needs_lease
 from engine.run.locks import HeldLock, hold
+from engine.run.mirror import start_mirrors
 from engine.run.run_queue import join, take_turn
 from engine.run.safe_text import safe
 from engine.run.signals import SignalInbox
@@ -107,6 +108,7 @@ class _Supervision:
         self._shown: dict[str, str] = {}
         """What the worker's environment needs beside that to see its GPUs."""
         self._attempt_number = 0
+        self._mirrored = False
         self._ours = False
         """Whether this run's status is ours to write."""
         self._last_failure: tuple[object, ...] = ()
@@ -202,6 +204,9 @@ class _Supervision:
         number = status.attempt + 1
         write_status(self._folder, replace(status, attempt=number))
         self._attempt_number, self._ours = number, True
+        if not self._mirrored:
+            self._mirrored = True
+            start_mirrors(self._folder, self._config, import_root())
 
     def _prepare(self, tree: HeldLock, argv: list[str]) -> Verdict | None:
         """Make the run's data ready in a process that holds no GPU; the verdict where the run ends with that."""

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.run.event_file_writer import masked_crc32c
 from workbench.errors import NotFound, UnreadableData
-from workbench.event_files import EventFile, masked_crc32c, scalars_of
+from workbench.event_files import EventFile, scalars_of
 from workbench.foreign_logs import Rows, guess_method, open_log, our_name
 
 FILES = Path(__file__).parent / "foreign_logs"
