@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from engine.run.metrics_log import Supersession
 from workbench.growing_lines import GrowingLines
-from workbench.run_list import Run, RunSummary, summarise
+from workbench.run_list import ALIVE, Run, RunSummary, summarise
 
 if TYPE_CHECKING:
     from engine.run.config import RunConfig
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 MOST_METRICS = 2000
 """Names of metrics that are kept; a file with more is no log of a run."""
 STATE_EVERY_S = 1.0
+WORTH_COMPACTING_BYTES = 4 * 2**20
+"""A shorter metrics.jsonl is read as fast as it is."""
 LEAST_RANGE = 128
 """Steps on the x axis of a run that has just begun: its curves would else be drawn anew every few seconds."""
 _FARTHEST_STEP = 2**53
@@ -71,6 +73,28 @@ class CurveLog:
         self._steps: array[int] = array("q")
         self._attempts: array[int] = array("q")
         self._late: dict[int, tuple[int, dict[str, Any]]] = {}
+
+    @classmethod
+    def restored(
+        cls, metrics: dict[str, Points], times: Points, steps: array[int], attempts: array[int], kept: Mapping[int, int]
+    ) -> CurveLog:
+        """The log as it was when its parts, `kept` being what `state` gave, were written down."""
+        log = cls()
+        log.metrics, log.times, log._steps, log._attempts = metrics, times, steps, attempts
+        for attempt, step in kept.items():
+            log.superseded.note(attempt, step)
+        log._seen = set(kept)
+        log.last_step = steps[-1] if steps else -1
+        return log
+
+    def state(self) -> dict[int, int]:
+        """From behind which step each attempt went on; with points, times, steps and attempts it is all there is."""
+        return self.superseded.known()
+
+    @property
+    def attempts(self) -> array[int]:
+        """Which attempt wrote each of `steps`."""
+        return self._attempts
 
     @property
     def steps(self) -> array[int]:
@@ -241,12 +265,15 @@ class RunCurves:
         self._step = -1
         self._looked_at = -math.inf
         self._asked_for_config = False
+        self._settled = False
+        """Whether it was seen to that the metrics of a run that is over are compacted."""
 
     def look(self) -> Glance:
         """Read what is new. Raises OSError where a file is there and cannot be read."""
         if not self._asked_for_config:
             self._asked_for_config = True
             self.config = _config_of(self.run)
+            self._restore()
         batch = self._lines.read()
         if batch.anew:
             log = CurveLog()
@@ -261,7 +288,27 @@ class RunCurves:
         if self._summary is None or now - self._looked_at >= STATE_EVERY_S:
             self._looked_at = now  # first: what is asked of the run while it is read is seen by the next look
             self._summary, self._step = summarise(self.run), self.log.last_step
+        self._compact(batch.more)
         return Glance(self._summary, self._step, self._revision, batch.more, self._lines.missing, tuple(self._events))
+
+    def _compact(self, more: bool) -> None:
+        """Have a long run that is over compacted in the background, once, so that it opens at once the next time."""
+        over = self._summary is not None and self._summary.state not in ALIVE
+        if over and not more and not self._settled and self._lines.offset >= WORTH_COMPACTING_BYTES:
+            self._settled = True
+            from workbench.compact_metrics import compact_later
+
+            compact_later(self.run.folder)
+
+    def _restore(self) -> None:
+        """Begin with the compacted metrics, where there are any that hold."""
+        if (self.run.folder.path / "metrics.parquet").is_file():
+            from workbench.compact_metrics import load
+
+            if (found := load(self.run.folder)) is not None:
+                self.log, read = found
+                self._lines.skip(read)
+                self._revision += 1
 
     def forget_state(self) -> None:
         """Ask for the run's state again at the next look, because something was just asked of the run."""

@@ -45,6 +45,18 @@ class GrowingLines:
         self._inside_endless_line = False
         self._stamp: tuple[int, int, int, int] | None = None
 
+    @property
+    def offset(self) -> int:
+        """How many bytes were read so far, all of whole lines."""
+        return self._offset
+
+    def skip(self, offset: int) -> None:
+        """Take the first `offset` bytes, which end a line, as read. Raises OSError where they cannot be looked at."""
+        with open(self.path, "rb") as stream:
+            stream.seek(max(0, offset - _SEAM_BYTES))
+            self._seam = stream.read(offset - max(0, offset - _SEAM_BYTES))
+        self._offset = offset
+
     def read(self) -> Batch:
         """What has come. Raises OSError only over a file that is there and cannot be read."""
         try:

@@ -125,6 +125,10 @@ class Supersession:
         """`attempt` began after `last_kept_step`; the first word on an attempt counts."""
         self._from.setdefault(attempt, last_kept_step)
 
+    def known(self) -> dict[int, int]:
+        """Attempt -> the last step that it kept."""
+        return dict(self._from)
+
     def counts(self, attempt: int, step: int) -> bool:
         """Whether a line of `attempt` at `step` still stands."""
         return all(step <= kept for later, kept in self._from.items() if later > attempt)

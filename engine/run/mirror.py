@@ -92,7 +92,10 @@ def mirror(folder: RunFolder, name: str, target: Target, alive: Callable[[], boo
 
 def open_target(name: str, folder: RunFolder, config: RunConfig) -> Target:
     """The writer of a target. Raises whatever its package raises."""
-    return {"tensorboard": _TensorBoard, "wandb": _Wandb, "trackio": _Trackio}[name](folder, config)
+    makers: dict[str, Callable[[RunFolder, RunConfig], Target]] = {
+        "tensorboard": _TensorBoard, "wandb": _Wandb, "trackio": _Trackio,
+    }  # fmt: skip
+    return makers[name](folder, config)
 
 
 class _TensorBoard:
