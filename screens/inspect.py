@@ -20,12 +20,14 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from screens.grid import BLOCK_ROWS, Grid
+from screens.inspect_reading import RAW, TOKENS, RowShowing
 from screens.leaving import Opening
+from screens.modals import AskText
 from screens.row_view import RowView
 from screens.station import KNOWN_ERRORS, Station
 from screens.tasks import Task
 from workbench.dataset_window import Cells, Hits, RowWindow, cell_of, open_window
-from workbench.dataset_window_subject import RowReading, Subject, find_subject, raw_json, read_row
+from workbench.dataset_window_subject import RowReading, Subject, find_subject
 from workbench.row_address import ROW_MARK, row_at, side_of
 from workbench.text_wrapping import cut
 
@@ -53,6 +55,9 @@ class Inspect(Station):
         "the empty text.\n\n"
         "enter reads the row under the cursor as training would see it: who says what, two answers side by side. A row "
         "that cannot be used says why and shows its columns. In a wide terminal the row stands beside the grid.\n\n"
+        "m shows the row as a model sees it, by the tokenizer and the template of training: a bar ends each token, ⟦ ⟧ "
+        "holds a special one, a thick bar before the line says that its tokens are trained, × that max_length cuts "
+        "them; o chooses the model and the limit.\n\n"
         "/ keeps the rows that contain a text in any column, whatever its case; hits show while the search goes on. "
         "esc leaves the row, then the filter, then the screen."
     )
@@ -65,9 +70,15 @@ class Inspect(Station):
         Binding("t", "side", "train/eval", id="inspect.side", tooltip="The other side of a preference set."),
         Binding("r", "raw", "raw", id="inspect.raw", tooltip="The row as JSON, as the file has it."),
         Binding("i", "profile", "profile", show=False, id="inspect.profile", tooltip="What is in it, in numbers."),
+        Binding("m", "tokens", "tokens", id="inspect.tokens",
+                tooltip="The row as a model sees it: every token, what is trained, what max_length cuts."),
+        Binding("o", "tokenizer", "whose tokens", show=False, id="inspect.tokenizer",
+                tooltip="Choose the model, max_length and what is trained."),
+        Binding("d", "differences", "differences", show=False, id="inspect.differences",
+                tooltip="Mark the words that only one of two answers has, or not."),
         Binding("c", "check", "check", id="inspect.check", tooltip="Lint: what is wrong in it, and in which rows."),
         Binding("y", "copy", "copy", id="inspect.copy", tooltip="Copy the cell under the cursor, whole."),
-    ]
+    ]  # fmt: skip
 
     def __init__(self, subject: str = "") -> None:
         name, _, place = subject.partition(ROW_MARK)
@@ -76,7 +87,7 @@ class Inspect(Station):
         """The row to begin at, as `lint_rows.row_address` writes it; empty once it was gone to."""
         self._about: Subject | None = None
         self._window: RowWindow | None = None
-        self._raw = False
+        self._showing = RowShowing(lambda: self.workspace)
         self._row_read: int | None = None
         self._row_busy = False
         self._hits: list[int] | None = None
@@ -98,6 +109,7 @@ class Inspect(Station):
     def on_unmount(self) -> None:
         self._search += 1
         self._opening.leave()
+        self._showing.leave()
 
     @property
     def _grid(self) -> Grid:
@@ -197,7 +209,29 @@ class Inspect(Station):
         self._grid.action_move(by)
 
     def action_raw(self) -> None:
-        self._raw = not self._raw
+        self._show_as(RAW)
+
+    def action_tokens(self) -> None:
+        self._show_as(TOKENS)
+
+    def action_tokenizer(self) -> None:
+        question = "Whose tokens, and under which max_length? A model as --model takes it."
+        self.app.push_screen(
+            AskText(question, value=str(self._showing.choice), check=self._showing.check), self._tokenizer_chosen
+        )
+
+    def _tokenizer_chosen(self, text: str | None) -> None:
+        if text:
+            self._showing.choose(text)
+            self._show_as("")
+
+    def action_differences(self) -> None:
+        view = self.query_one(RowView)
+        view.mark_differences(not view.marks)
+
+    def _show_as(self, mode: str) -> None:
+        if mode:
+            self._showing.turn(mode)
         self._row_read = None
         if self._row_shown:
             self._follow()
@@ -214,15 +248,16 @@ class Inspect(Station):
     async def _read_rows(self) -> None:
         try:
             while (number := self._grid.row_number) is not None and number != self._row_read:
-                window, subject, raw = self._window, self._about, self._raw
+                window, subject = self._window, self._about
                 if window is None or subject is None:
                     return
                 self._row_read = number
                 try:
-                    title, reading, text = await asyncio.to_thread(_row_of, window, subject, number, raw)
+                    put = await asyncio.to_thread(self._showing.read, window, subject, number)
                 except KNOWN_ERRORS as error:
-                    title, reading, text = window.place(number), RowReading(reason=str(error)), ""
-                self.query_one(RowView).show_row(title, reading, text)
+                    self.query_one(RowView).show_row(window.place(number), RowReading(reason=str(error)))
+                else:
+                    put(self.query_one(RowView))
         finally:
             self._row_busy = False
 
@@ -340,18 +375,6 @@ class Inspect(Station):
             self._leave_filter(keep=False)
         else:
             super().action_back()
-
-
-def _row_of(window: RowWindow, subject: Subject, number: int, raw: bool) -> tuple[str, RowReading, str]:
-    """(where it stands, how it reads, its JSON where that is wanted) of one row."""
-    row = window.row(number)
-    place = window.place(number)
-    if raw:
-        return f"{place} · as the file has it", RowReading(), raw_json(row)
-    reading = read_row(subject, row, place)
-    if reading.reason or subject.recognition is None:
-        return place, reading, ""
-    return f"{place} · as it is trained on ({subject.shape})", reading, ""
 
 
 def _next_of(found_in: Generator[Hits, None, None], over: Callable[[], bool]) -> Hits | None:

@@ -81,7 +81,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Corpus
 SCRIPTS: dict[str, tuple[str, list[str]]] = {
     "home": ("", [TAB, "?", "q", ":", "Zq", ESCAPE]),
     "datasets": ("", ["j", "?", "q", "/", "Zq", ENTER, ESCAPE]),
-    "inspect": ("demonstrations", ["j", "j", "l", ENTER, "n", "r", ESCAPE, "/", "Zq", ENTER]),
+    "inspect": ("demonstrations", ["j", "j", "l", ENTER, "n", "r", "m", ESCAPE, "/", "Zq", ENTER]),
     "sql": ("demonstrations", [ENTER, "j", "l", ENTER, "n", ESCAPE, "e", TAB, "\x12", ESCAPE, "?"]),
     "add": ("FILE", [TAB, "\x07", "q", TAB, ESCAPE]),
     "pairs": ("", ["j", ENTER, "q"]),

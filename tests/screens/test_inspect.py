@@ -355,3 +355,54 @@ def test_a_parquet_dataset_opens_without_being_read(workspace: Workspace, tmp_pa
         await sees(pilot, "▸130,000 text 129999")
 
     drive(script, workspace, station="inspect", subject="p")
+
+
+@pytest.mark.parametrize("size", [SIZE, WIDE])
+def test_a_row_as_the_model_sees_it(workspace: Workspace, size: tuple[int, int]) -> None:
+    _add(workspace, "support", _pairs(3))
+
+    async def script(app: WorkbenchApp, pilot) -> None:  # type: ignore[no-untyped-def]
+        await sees(pilot, "3 rows")
+        await pilot.press("enter", "m")
+        await until(pilot, lambda: "as sample sees it" in _row_text(app))
+        assert "⟦<|im_end|>⟧" in _row_text(app)
+        await pilot.press("o")
+        await until(pilot, lambda: bool(app.screen.query("#answer")))
+        app.screen.query_one("#answer").value = "sample max_length=90 train_on=all"  # type: ignore[attr-defined]
+        await pilot.press("enter")
+        await until(pilot, lambda: "cut at max_length 90" in _row_text(app))
+        await check_golden("inspect-tokens", pilot)
+        await pilot.press("n")
+        await until(pilot, lambda: "line 2 · as sample sees it" in _row_text(app))
+        await pilot.press("m", "d")
+        await until(pilot, lambda: "line 2 · as it is trained on" in _row_text(app))
+        assert "words that only one has" not in _row_text(app)
+        child = _screen(app)._showing._reader._child
+        app.back()
+        await until(pilot, lambda: child is not None and child.poll() is not None)
+
+    drive(script, workspace, size=size, station="inspect", subject="support")
+
+
+def test_a_chat_with_tools_reads_with_its_roles_and_styles(workspace: Workspace) -> None:
+    call = {"function": {"name": "look_up", "arguments": {"part": "bead"}}}
+    turns = [
+        {"role": "system", "content": "You mend bikes."},
+        {"role": "user", "content": "# Wheel\n\nUse `code` and **care**."},
+        {"role": "assistant", "content": "", "tool_calls": [{"type": "function", **call}]},
+        {"role": "tool", "content": '{"stock": 3}', "name": "look_up"},
+        {"role": "assistant", "content": "```\nmend()\n```"},
+    ]
+    _add(workspace, "chats", [{"messages": turns}])
+
+    async def script(app: WorkbenchApp, pilot) -> None:  # type: ignore[no-untyped-def]
+        await sees(pilot, "1 row")
+        await pilot.press("enter")
+        await until(pilot, lambda: "mend()" in _row_text(app))
+        for words in ("system", "You mend bikes.", "look_up", '"stock": 3', "tool", "# Wheel"):
+            assert words in _row_text(app)
+        styles = {names for line in app.screen.query_one(RowView)._pieces for _, names in line}
+        assert {"heading", "code", "strong", "title"} <= styles
+        await check_golden("inspect-chat", pilot)
+
+    drive(script, workspace, station="inspect", subject="chats")

@@ -1,0 +1,86 @@
+"""How Inspect shows the row under the cursor: as it reads, as JSON, or as a model sees it.
+
+Owns the mode, and the process that tokenises. Invariants: a row is read in a thread; the tokens are the engine's own;
+who leaves the screen ends the process, whatever a chat template does in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from screens.row_view import RowView
+from workbench.canonical_rows import RowRejected
+from workbench.dataset_window import RowWindow
+from workbench.dataset_window_subject import RowReading, Subject, raw_json, read_row
+from workbench.model_names import ResolvedModel, resolve_model
+from workbench.row_conversion import to_canonical
+from workbench.token_view import TokenChoice, TokenReader, token_lines
+from workbench.workspace import Workspace
+
+READ, RAW, TOKENS = "read", "raw", "tokens"
+Put = Callable[[RowView], None]
+"""Shows in a view what was read of a row."""
+
+
+class RowShowing:
+    """What is shown of a row, and by whose tokens."""
+
+    def __init__(self, workspace: Callable[[], Workspace]) -> None:
+        self._workspace = workspace
+        self.mode = READ
+        self.choice = TokenChoice()
+        self._reader = TokenReader()
+        self._models: dict[str, ResolvedModel] = {}
+        self._left = False
+
+    def turn(self, mode: str) -> None:
+        """Go to a mode, or back to reading where it is that one."""
+        self.mode = READ if self.mode == mode else mode
+
+    def read(self, window: RowWindow, subject: Subject, number: int) -> Put:
+        """In a thread: read a row in the present mode. Raises WorkbenchError where it cannot be shown so."""
+        row = window.row(number)
+        place = window.place(number)
+        if self.mode == RAW:
+            return _put(f"{place} · as the file has it", RowReading(), raw_json(row))
+        reading = read_row(subject, row, place)
+        if self.mode == TOKENS and not reading.reason:
+            try:
+                canonical = to_canonical(row, subject.recognition, place) if subject.recognition else row
+            except RowRejected as error:
+                return _put(place, RowReading(reason=error.reason), "")
+            found = self._reader.read(self._model(), self.choice, dict(canonical), lambda: self._left)
+            lines = partial(token_lines, found, self.choice)
+            return lambda view: view.show_lines(f"{place} · as {self.choice.model} sees it", lines)
+        if reading.reason or subject.recognition is None:
+            return _put(place, reading, "")
+        return _put(f"{place} · as it is trained on ({subject.shape})", reading, "")
+
+    def check(self, text: str) -> str:
+        """What is wrong with a choice of model and limit; empty where nothing is."""
+        try:
+            TokenChoice.parse(text)
+        except Exception as error:
+            return str(error)
+        return ""
+
+    def choose(self, text: str) -> None:
+        """Take other tokens, and show them."""
+        self.choice = TokenChoice.parse(text)
+        self.mode = TOKENS
+
+    def leave(self) -> None:
+        """End the process."""
+        self._left = True
+        self._reader.close()
+
+    def _model(self) -> ResolvedModel:
+        name = self.choice.model
+        if name not in self._models:
+            self._models[name] = resolve_model(self._workspace(), name, quiet=True)
+        return self._models[name]
+
+
+def _put(title: str, reading: RowReading, raw: str) -> Put:
+    return lambda view: view.show_row(title, reading, raw)
