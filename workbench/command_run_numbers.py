@@ -13,7 +13,7 @@ from workbench.command_arguments import add_verb, positive_integer, workspace_of
 from workbench.terminal_output import counted, local_time, note, number, say, write_fields, write_json, write_table
 
 if TYPE_CHECKING:
-    from workbench.run_frame import FrameLook
+    from workbench.run_frame import FrameLook, RunFrame
     from workbench.run_list import Run
 
 SCHEMA = 1
@@ -123,10 +123,9 @@ def run_watch(args: argparse.Namespace) -> int:
 
 
 def _write_frame(run: Run, args: argparse.Namespace) -> None:
-    from workbench.run_frame import RunFrame
     from workbench.run_watch import frame
 
-    for line in frame(run, every_metric=True) if args.all else RunFrame(run).lines(_look(args, *_size_of(args))):
+    for line in frame(run, every_metric=True) if args.all else _frame_of(run).lines(_look(args, *_size_of(args))):
         say(line)
 
 
@@ -134,10 +133,9 @@ def _renew(run: Run, args: argparse.Namespace) -> int:
     import sys
 
     from workbench.live_frame import OFTEN_S, RARELY_S, renew
-    from workbench.run_frame import RunFrame
     from workbench.run_list import ALIVE, exit_code_of
 
-    drawn, state = RunFrame(run), ""
+    drawn, state = _frame_of(run), ""
 
     def over() -> bool:
         nonlocal state
@@ -150,6 +148,14 @@ def _renew(run: Run, args: argparse.Namespace) -> int:
         size=(lambda: args.size) if args.size else None,
     )  # fmt: skip
     return exit_code_of(state)
+
+
+def _frame_of(run: Run) -> RunFrame:
+    """The panels as the person has arranged them on the Curves screen."""
+    from workbench.run_frame import RunFrame
+    from workbench.user_settings import read_settings
+
+    return RunFrame(run, read_settings().curves)
 
 
 def _look(args: argparse.Namespace, width: int, height: int) -> FrameLook:

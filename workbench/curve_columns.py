@@ -9,6 +9,7 @@ is drawn.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,12 @@ LOG_FROM = 3.0
 """A logarithmic axis is for values whose greatest is so many times the least."""
 MANY = 20_000
 """From this many points on, columns are filled by numpy, whose import costs more than fewer points do."""
+SOME = 500
+"""From this many on it is faster, once it is loaded, or once so many points were added one by one as would pay for it.
+"""
 NAN = math.nan
+_added_singly = [0]
+"""Points that this process has added one by one."""
 
 
 class Columns:
@@ -77,9 +83,11 @@ class Columns:
     def _fill(self, points: Points | None, count: int) -> None:
         if points is None:
             return
-        if count - self._taken >= MANY:
+        new = count - self._taken
+        if new >= MANY or (new >= SOME and ("numpy" in sys.modules or _added_singly[0] >= MANY)):
             self._fill_many(points, self._taken, count)
         else:
+            _added_singly[0] += new
             for place in range(self._taken, count):
                 self._add(points.steps[place], points.values[place])
         self._taken = count

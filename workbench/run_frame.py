@@ -1,24 +1,27 @@
 """A run's panels as lines of text: what `runs watch` shows where the app is not.
 
-Owns the frame: the line of state, why, the panels that fit, and what is below them. Invariants: it only reads; a frame
-has exactly the size that was asked for, and no line is wider; the panels are those of the Curves screen. Refuses to
-know terminals.
+Owns the frame: the line of state, why, how the run fares, the panels that fit, and what is below them. Invariants: it
+only reads; a frame has exactly the size that was asked for, and no line is wider; the panels are those of the Curves
+screen. Refuses to know terminals.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.run.reference_policy import reference_name
 from engine.run.safe_text import safe
 from workbench.ascii_text import to_ascii
-from workbench.curve_panels import panels_of, why_empty
-from workbench.curve_words import is_alive, state_words
-from workbench.curves import Glance, RunCurves, x_range
+from workbench.curve_scenes import scenes_of
+from workbench.curve_view import CurveView
+from workbench.curve_words import state_words
+from workbench.curves import Glance, RunCurves
 from workbench.panel_grid import grid_of, shares
 from workbench.plot_canvas import in_ascii
 from workbench.plot_drawing import PlotDrawing
 from workbench.plot_scene import Scene
+from workbench.run_health import Health, health_of
 from workbench.run_list import Run
 from workbench.text_wrapping import cut, fit, wrap
 
@@ -43,9 +46,12 @@ class FrameLook:
 class RunFrame:
     """One run as a frame of text, again and again; new points cost only themselves."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, choice: Mapping[str, Sequence[str]] | None = None) -> None:
+        """`choice` holds for each method which panels a person wants, as their settings have it."""
         self.run = run
         self.curves = RunCurves(run)
+        self._view = CurveView(self.curves)
+        self._choice = choice or {}
         self._plots: dict[int, PlotDrawing] = {}
         self._drawn_as: tuple[object, ...] = ()
 
@@ -59,8 +65,11 @@ class RunFrame:
         """The frame as it is now, `look.height` lines of at most `look.width` cells."""
         glance = self.read()
         width, height = max(LEAST_SIZE[0], look.width), max(LEAST_SIZE[1], look.height)
-        head = self._head(glance, width)
-        scenes = self._scenes(glance, look)
+        health = health_of(glance.summary, self.curves.log, self.curves.config)
+        head = self._head(glance, health, width)
+        self._view.log = look.log
+        choice = self._choice.get(glance.summary.method, ())
+        scenes = scenes_of(glance, self.curves, self._view, choice, health)
         room = height - len(head) - 1
         columns, rows = grid_of(len(scenes), width, room) if scenes else (1, 1)
         pages = max(1, -(-len(scenes) // (columns * rows)))
@@ -71,26 +80,17 @@ class RunFrame:
         lines = [*head, *(body or [""] * room), cut(foot, width)]
         return [line.rstrip() for line in ((to_ascii(in_ascii(line)) for line in lines) if look.plain else lines)]
 
-    def _head(self, glance: Glance, width: int) -> list[str]:
+    def _head(self, glance: Glance, health: Health, width: int) -> list[str]:
         summary, config = glance.summary, self.curves.config
         reference = f" · ref {reference_name(config)}" if config and reference_name(config) else ""
         words = f"{state_words(summary, glance.step)}{reference}"
         lines = wrap(f"{summary.id}  {words}", width)[:2]
-        for text in (summary.reason, summary.note, f"alarm: {summary.alarm}" if summary.alarm else ""):
+        for text in (summary.reason, summary.note, health.words):
             if text:
                 told = wrap(text, width)
                 rest = " ".join(told[MOST_REASON_LINES - 1 :])
                 lines += [*told[: MOST_REASON_LINES - 1], *([cut(rest, width)] if rest else [])]
         return lines
-
-    def _scenes(self, glance: Glance, look: FrameLook) -> list[Scene]:
-        summary, log, config = glance.summary, self.curves.log, self.curves.config
-        over = not is_alive(summary)
-        first, last = x_range(max(0, log.last_step), summary.total_steps, over=over)
-        return [
-            Scene(panel, first, last, glance.events, why_empty(panel, config, summary.total_steps, over=over), look.log)
-            for panel in panels_of(summary.method, list(log.metrics), config)
-        ]
 
     def _panels(
         self, scenes: list[Scene], columns: int, widths: list[int], heights: list[int], look: FrameLook
@@ -115,7 +115,7 @@ class RunFrame:
         if plot is None:
             plot = self._plots[place] = PlotDrawing(plain=look.plain)
             plot.resize(width, height)
-        plot.show(scene, self.curves.log.metrics)
+        plot.show(scene, self._view.metrics)
         found = plot.text.split("\n")
         return [*found, *[""] * (height - len(found))][:height]
 

@@ -17,9 +17,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from workbench.curve_panels import panels_of, why_empty
-from workbench.curve_words import is_alive, state_words
-from workbench.curves import RunCurves, x_range
+from workbench.curve_scenes import scenes_of
+from workbench.curve_view import CurveView
+from workbench.curve_words import state_words
+from workbench.curves import RunCurves
 from workbench.errors import NameTaken, NotFound, UsageError, WorkbenchError, explain_os_errors, some_of
 from workbench.panel_shapes import MUTED, Filled, PanelShapes, Shape, Stroke, Words
 from workbench.plot_scene import Scene
@@ -40,13 +41,10 @@ def write_picture(run: Run, to: Path, panels: Sequence[str] = (), *, log: bool =
     curves = RunCurves(run)
     while (glance := curves.look()).more:
         pass
-    summary, config = glance.summary, curves.config
-    over = not is_alive(summary)
-    first, last = x_range(max(0, curves.log.last_step), summary.total_steps, over=over)
-    scenes = [
-        Scene(panel, first, last, glance.events, why_empty(panel, config, summary.total_steps, over=over), log)
-        for panel in panels_of(summary.method, list(curves.log.metrics), config)
-    ]
+    summary = glance.summary
+    view = CurveView(curves)
+    view.log = log
+    scenes = scenes_of(glance, curves, view)
     if panels:
         scenes = _named(scenes, panels)
     columns = min(MOST_COLUMNS, max(1, len(scenes)))
@@ -56,7 +54,7 @@ def write_picture(run: Run, to: Path, panels: Sequence[str] = (), *, log: bool =
     shapes: list[Shape] = [Words(8, 21, words, MUTED)]
     for place, scene in enumerate(scenes):
         x, y = place % columns * PANEL[0], HEAD + place // columns * PANEL[1]
-        shapes += PanelShapes(scene, curves.log.metrics, x, y, *PANEL).all()
+        shapes += PanelShapes(scene, view.metrics, x, y, *PANEL).all()
     make = {".svg": lambda: svg(shapes, width, height), ".png": lambda: png(shapes, width, height, scale)}
     _write(to, make[to.suffix.lower()]())
     return len(scenes)

@@ -52,7 +52,7 @@ class TestFrame:
         lines = RunFrame(find_run(workspace, "-")).lines(FrameLook())
         assert "␛[2J" in lines[1]
         assert lines[3].endswith("…")
-        assert lines[4] == "alarm: KL far [red]"
+        assert lines[4] == "KL far [red]"
         assert len(lines) == 24
 
     def test_new_points_are_drawn_into_the_same_panels(self, workspace: Workspace) -> None:
