@@ -23,6 +23,8 @@ from workbench.launch_form import Field
 class FormStation(Station):
     """The base of the forms."""
 
+    TITLE = "a form"
+    HELP = "j and k move, Enter edits, h and l go through the choices; what is wrong stands beside its field."
     AUTO_FOCUS = "#form"
     FORM_ACTIONS: frozenset[str] = frozenset()
     """Actions of the form that do nothing while a field is edited, besides those of every form."""

@@ -29,7 +29,7 @@ from workbench.word_diff import WordDiff, diff_words
 LEAST_FOR_COLUMNS = 72
 """Cells; where the view is narrower the answers stand below each other."""
 PROMPT_SHARE = 3
-"""The prompt has at most one line in so many."""
+"""The prompt has at most one line in so many, and what the answers leave."""
 EMPTY = "(empty)"
 GAP = " │ "
 EDGE = (" ", "")
@@ -119,8 +119,10 @@ def lay_out(texts: PairTexts, width: int, height: int) -> PairLayout:
     each, other = _column_widths(width) if in_columns else (width - 2, width - 2)
     prompt = wrap(texts.prompt or EMPTY, width - 2)
     left, right = styled(texts.left or EMPTY, each), styled(texts.right or EMPTY, other)
-    prompt_room = max(1, min(len(prompt), height // PROMPT_SHARE))
-    room = max(2, height - prompt_room - (2 if in_columns else 3))
+    frame = 2 if in_columns else 3
+    needed = max(len(left.lines), len(right.lines)) if in_columns else len(left.lines) + len(right.lines)
+    prompt_room = max(1, min(len(prompt), max(height // PROMPT_SHARE, height - frame - needed)))
+    room = max(2, height - prompt_room - frame)
     if in_columns:
         return PairLayout(width, True, prompt, left, right, prompt_room, room, room)
     # An answer that needs less than its half leaves the rest to the other.

@@ -119,7 +119,8 @@ class TestReadOnly:
 
 NOTHING_YET = {
     "home": "add", "datasets": "a adds one", "inspect": "a adds", "lint": "a adds", "sql": "enter runs it",
-    "add": "file", "pairs": "m makes one", "label": "m goes to the pair sets", "launch": "data",
+    "add": "file", "pairs": "m makes one", "make": "nothing here has prompts", "annotators": "m on Pairs makes one",
+    "label": "m goes to the pair sets", "launch": "data",
     "runs": "t starts one", "curves": "t starts one", "compare": "m",
 }  # fmt: skip
 """What an empty workspace says at each station."""

@@ -60,5 +60,5 @@ def test_a_setting_that_is_none_is_told_and_left_alone(tmp_path: Path) -> None:
     assert found.annotator == "alice"
     assert found.problems == (
         "no setting is called 'them'; did you mean theme?",
-        "no setting is called 'qqq'; there are: theme, annotator, keys.",
+        "no setting is called 'qqq'; there are: theme, annotator, keys, curves, url_keys.",
     )

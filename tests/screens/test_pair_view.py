@@ -43,10 +43,23 @@ def test_what_goes_on_is_told_and_both_scroll_as_one() -> None:
 
 
 def test_a_long_prompt_has_a_third_and_shows_its_end() -> None:
-    layout = lay_out(PairTexts("\n".join(f"p{n}" for n in range(50)), "a", "b"), 80, 21)
+    long = "\n".join("a" * 40)
+    layout = lay_out(PairTexts("\n".join(f"p{n}" for n in range(50)), long, "b"), 80, 21)
     rows = [row.text.strip() for row in layout.rows(0, layout.last_prompt_top)]
     assert rows[:7] == [f"p{n}" for n in range(43, 50)]
     assert "▲ 43 above, p" in rows[7]
+
+
+def test_a_long_prompt_takes_what_the_answers_leave() -> None:
+    prompt = "\n".join(f"p{n}" for n in range(50))
+    for width, needs in ((80, 4), (60, 7)):
+        layout = lay_out(PairTexts(prompt, "a\nb\nc", "\n".join("defg")), width, 21)
+        rows = [row.text for row in layout.rows(0, layout.last_prompt_top)]
+        assert layout.last_top == 0, "no line of an answer is out of sight"
+        assert len(rows) == 21
+        assert layout.prompt_room == 21 - needs - (2 if width == 80 else 3)
+    short = lay_out(PairTexts("p0\np1", "a", "b"), 80, 21)
+    assert short.prompt_room == 2, "a prompt takes no more than it needs"
 
 
 def test_hostile_texts_are_safe_and_a_megabyte_is_cut() -> None:
