@@ -59,7 +59,7 @@ class TestReadOnly:
             ("label", PAIRS, ["u"], "1 left"),
             ("pairs", PAIRS, ["f", "enter"], PAIRS),
             ("pairs", "from:answers", ["enter"], "A pair set of"),
-            ("pairs", PAIRS, ["m", "enter", "enter"], PAIRS),
+            ("make", "answers", ["w"], "pairs at most"),
             ("runs", RUN_DONE, ["D", "D"], RUN_DONE),
             ("runs", "1124-sft-torn-bb2", ["R"], RUN_DONE),
             ("curves", "1124-sft-torn-bb2", ["R"], "failed"),
@@ -119,7 +119,8 @@ class TestReadOnly:
 
 NOTHING_YET = {
     "home": "add", "datasets": "a adds one", "inspect": "a adds", "lint": "a adds", "sql": "enter runs it",
-    "add": "file", "pairs": "m makes one", "make": "nothing here has prompts", "annotators": "m on Pairs makes one",
+    "add": "file", "pairs": "m makes one", "profile": "a adds",
+    "make": "nothing here has prompts", "annotators": "m on Pairs makes one",
     "label": "m goes to the pair sets", "launch": "data",
     "runs": "t starts one", "curves": "t starts one", "compare": "m",
 }  # fmt: skip
