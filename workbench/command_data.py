@@ -27,7 +27,8 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
         "sources",
         nargs="+",
         metavar="SRC",
-        help="a JSONL, JSON, CSV, TSV or Parquet file (or gzip of one), hf:NAME[:CONFIG][:SPLIT], or a saved folder",
+        help="a JSONL, JSON, CSV, TSV, Parquet or Arrow file (or gzip of a text one), a quoted pattern such as "
+        "'part-*.jsonl', hf:NAME[@REVISION][:CONFIG][:SPLIT], or a saved folder",
     )
     add.add_argument("--name", metavar="N", help="default: from the file's name; only with one SRC")
     add.add_argument(

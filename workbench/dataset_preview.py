@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from workbench.canonical_rows import RowRejected
+from workbench.dataset_files import files_of_pattern
 from workbench.dataset_intake import first_events
 from workbench.dataset_reading import FileKind, RawRow, place_word, read_rows, recognise_file
 from workbench.dataset_shapes import Recognition, column_kinds, recognise
@@ -21,6 +22,7 @@ from workbench.dataset_window_subject import RowReading, canonical_reading
 from workbench.errors import UnreadableData, UsageError, WorkbenchError
 from workbench.hub_dataset import parse_source
 from workbench.row_conversion import to_canonical
+from workbench.terminal_output import counted
 
 SHOWN_ROWS = 5
 _KIND_WORDS = {"jsonl": "JSON lines", "json": "JSON", "csv": "CSV", "parquet": "Parquet"}
@@ -80,10 +82,11 @@ def preview(source: str, mapping: str = "") -> Preview:
     try:
         through_datasets = parse_source(source)
         if through_datasets:
-            what = "from the Hub" if through_datasets.kind == "hub" else "saved by datasets"
+            what = {"hub": "from the Hub", "saved": "saved by datasets", "arrow": "Arrow"}[through_datasets.kind]
             words = f"{what}: it is fetched when it is added, and its shape is told then"
             return _with_mapping_checked(Preview(source, name, words), mapping)
-        path = Path(os.path.abspath(os.path.expanduser(source)))
+        several = files_of_pattern(source)
+        path = several[0] if several else Path(os.path.abspath(os.path.expanduser(source)))
         kind = recognise_file(path)
         events = first_events(read_rows(path, kind))
     except (WorkbenchError, OSError) as error:
@@ -93,7 +96,7 @@ def preview(source: str, mapping: str = "") -> Preview:
     found = Preview(
         source,
         name,
-        _file_words(path, kind),
+        _file_words(path, kind) + (f", the first of {counted(len(several), 'file')}" if several else ""),
         columns=column_kinds([row.value for row in sample]),
         rejected=len(events) - len(sample),
         read=len(events),

@@ -48,7 +48,7 @@ _OTHER_KINDS: tuple[tuple[bytes, str], ...] = (
     (b"\x28\xb5\x2f\xfd", "a zstd file; decompress it first (zstd -d)"),
     (b"BZh", "a bzip2 file; decompress it first (bunzip2)"),
     (b"\xfd7zXZ", "an xz file; decompress it first (unxz)"),
-    (b"ARROW1", "an Arrow file; convert it to Parquet"),
+    (b"ARROW1", "an Arrow file; name it .arrow"),
     (b"SQLite format 3", "an SQLite database"),
     (b"\x7fELF", "a program"),
     (b"GGUF", "a GGUF model"),

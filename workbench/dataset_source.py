@@ -29,8 +29,8 @@ class DatasetSource:
     """Where the rows are, and what the file was when it was recorded."""
 
     kind: str
-    """"reference" (the person's own file), "copy" (of it), "hub" or "saved" (Parquet made through `datasets`), or
-    "made" (JSON lines made of other datasets)."""
+    """"reference" (the person's own file), "copy" (of it), "hub", "saved" or "arrow" (Parquet made of it),
+    "files" (joined as JSON lines), or "made" (JSON lines made of other datasets)."""
     origin: str
     """What the person named: an absolute path, or hf:NAME:CONFIG:SPLIT. For showing only."""
     path: str

@@ -18,6 +18,7 @@ import orjson
 
 from workbench import steps
 from workbench.canonical_rows import CanonicalRow, PromptRow, Shape, prompts_of
+from workbench.dataset_files import files_of_pattern, join_files
 from workbench.dataset_intake import Progress, convert, read_and_count
 from workbench.dataset_reading import RawRejection, read_rows, recognise_file
 from workbench.dataset_shapes import Recognition
@@ -119,11 +120,13 @@ def add_dataset(
     note: str = "",
     progress: Progress | None = None,
 ) -> Dataset:
-    """Adds a file, a Hub dataset (hf:NAME[:CONFIG][:SPLIT]) or a folder saved by `datasets` (FOLDER[:SPLIT]).
+    """Adds a file, all files of a pattern, a Hub dataset (hf:NAME[@REVISION][:CONFIG][:SPLIT]), an Arrow file or a
+    folder saved by `datasets` (FOLDER[:SPLIT]).
 
-    A file is referenced and hashed; with `copy` the workspace keeps its own copy. What comes through `datasets` is
-    stored as Parquet in any case. `origin` is what to call the source where its path means nothing to a person (a
-    file made on the way). `progress` is called with the number of rows read so far; where it raises, nothing is left.
+    A file is referenced and hashed; with `copy` the workspace keeps its own copy. What comes through `datasets` or from
+    Arrow is stored as Parquet in any case, several files as JSON lines. `origin` is what to call the source where its
+    path means nothing to a person (a file made on the way). `progress` is called with the number of rows read so far;
+    where it raises, nothing is left.
     """
     from workbench.hub_dataset import fetch, parse_source
 
@@ -136,6 +139,9 @@ def add_dataset(
         if through_datasets:
             details = fetch(through_datasets, folder / "data.parquet")
             file, kind, named = folder / "data.parquet", through_datasets.kind, through_datasets.written
+        elif several := files_of_pattern(text):
+            details = join_files(several, folder / "data.jsonl")
+            file, kind, named = folder / "data.jsonl", "files", _writable_path(text)
         else:
             details, named = {}, _writable_path(text)
             file, kind = Path(named), "reference"

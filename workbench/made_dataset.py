@@ -7,7 +7,6 @@ same files gives the same bytes. What an operation does stands in `dataset_opera
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -16,8 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
+from workbench.dataset_files import row_as_json
 from workbench.dataset_intake import read_and_count
 from workbench.dataset_reading import FileKind
 from workbench.dataset_shapes import Recognition
@@ -204,14 +202,6 @@ def write_rows(file: Path, rows: Iterable[dict[str, Any]], steps: Steps) -> int:
     if not written:
         raise UnreadableData("no row is left to make a dataset of.")
     return written
-
-
-def row_as_json(row: dict[str, Any]) -> bytes:
-    """A row of any file as a JSON line; dates and the like become text, numbers of more than 64 bits stay numbers."""
-    try:
-        return orjson.dumps(row, default=str, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE)
-    except TypeError:  # an integer of more than 64 bits
-        return json.dumps(row, default=str, ensure_ascii=False).encode("utf-8") + b"\n"
 
 
 def _made(workspace: Workspace, recipe: Recipe, folder: Path) -> MadeRows:

@@ -15,11 +15,30 @@ from workbench.workspace import Workspace, init
 
 MAKE = """
 import sys, datasets
+from pathlib import Path
 rows = [{"prompt": [{"role": "user", "content": f"q{n} é"}], "chosen": [{"role": "assistant", "content": f"g{n}"}],
          "rejected": [{"role": "assistant", "content": f"b{n}"}], "score": n / 2} for n in range(6)]
 one = datasets.Dataset.from_list(rows)
 one.save_to_disk(sys.argv[1] + "/one")
-datasets.DatasetDict({"train_prefs": one, "test_prefs": one.select(range(2))}).save_to_disk(sys.argv[1] + "/splits")
+splits = {"train_prefs": one, "test_prefs": one.select(range(2))}
+datasets.DatasetDict(splits).save_to_disk(sys.argv[1] + "/splits")
+# What a Hub dataset leaves in HF_HOME, as `datasets` finds it again without a connection.
+from datasets.arrow_writer import ArrowWriter
+folder = Path(sys.argv[1], "hf", "datasets", "org___made", "default", "0.0.0", "a" * 40)
+folder.mkdir(parents=True)
+for split, rows in splits.items():
+    with ArrowWriter(path=str(folder / f"made-{split}.arrow"), features=rows.features) as writer:
+        for row in rows:
+            writer.write(row)
+        writer.finalize()
+infos = {split: {"name": split, "num_bytes": 1, "num_examples": len(rows), "dataset_name": "made"}
+         for split, rows in splits.items()}
+datasets.DatasetInfo(features=one.features, splits=infos, builder_name="json", dataset_name="made",
+                     config_name="default", version="0.0.0").write_to_directory(str(folder))
+# Arrow files of both kinds: a stream, as `datasets` keeps them, and a file, as Feather is.
+import pyarrow, pyarrow.feather
+pyarrow.feather.write_feather(one.data.table, sys.argv[1] + "/rows.feather", compression="lz4")
+pyarrow.feather.write_feather(one.data.table.slice(0, 0), sys.argv[1] + "/none.feather")
 """
 
 
@@ -36,15 +55,17 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("hf:org/name", "hub", "org/name", ()),
         ("hf:org/name:train", "hub", "org/name", ("train",)),
         ("hf:org/name:conf:train", "hub", "org/name", ("conf", "train")),
+        ("hf:org/name@v1.0:train", "hub", "org/name", ("train",)),
     ],
 )
 def test_how_a_hub_dataset_is_written(text: str, kind: str, name: str, parts: tuple[str, ...]) -> None:
     found = parse_source(text)
     assert found is not None
     assert (found.kind, found.name, found.parts, found.written) == (kind, name, parts, text)
+    assert found.revision == ("v1.0" if "@" in text else "")
 
 
-@pytest.mark.parametrize("text", ["hf:", "hf:a:b:c:d", "hf:a:", "hf:a::train"])
+@pytest.mark.parametrize("text", ["hf:", "hf:a:b:c:d", "hf:a:", "hf:a::train", "hf:a@", "hf:@main"])
 def test_what_is_no_hub_dataset(text: str) -> None:
     with pytest.raises(UsageError, match="hf:NAME"):
         parse_source(text)
@@ -92,13 +113,16 @@ class FakeHub:
     def __init__(self, **splits_of: list[str]) -> None:
         self.splits_of = splits_of
 
-    def get_dataset_config_names(self, name: str) -> list[str]:
+    def get_dataset_config_names(self, name: str, revision: str = "main") -> list[str]:
+        self.asked = {revision}
         return list(self.splits_of)
 
-    def get_dataset_split_names(self, name: str, configuration: str) -> list[str]:
+    def get_dataset_split_names(self, name: str, configuration: str, revision: str = "main") -> list[str]:
+        self.asked.add(revision)
         return self.splits_of[configuration]
 
-    def load_dataset(self, name: str, configuration: str, split: str) -> str:
+    def load_dataset(self, name: str, configuration: str, split: str, revision: str = "main") -> str:
+        self.asked.add(revision)
         return f"{configuration}/{split}"
 
 
@@ -140,3 +164,43 @@ def test_a_damaged_saved_folder_is_one_clear_line(tmp_path: Path, saved: Path) -
         add_dataset(workspace, broken)
     assert "\n" not in str(caught.value)
     assert list(workspace.datasets.iterdir()) == []
+
+
+def test_a_revision_is_asked_for_everywhere_and_recorded() -> None:
+    hub = FakeHub(default=["train"])
+    _, details = _load_hub(hub, "org/name", [], "v2")
+    assert (hub.asked, details["revision"]) == ({"v2"}, "v2")
+
+
+def test_a_hub_dataset_from_the_cache_with_configuration_split_and_commit(
+    workspace: Workspace, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(saved / "hf"))
+    added = add_dataset(workspace, f"hf:org/made@{'a' * 40}:default:test_prefs", "cached")
+    assert (added.info.rows, added.shape, added.info.source.kind) == (2, "preference", "hub")
+    wanted = {"configuration": "default", "split": "test_prefs", "revision": "a" * 40, "commit": "a" * 40}
+    assert added.info.source.details.items() >= wanted.items()
+    with pytest.raises(UnreadableData, match=f"stored here is commit {'a' * 40}, not {'b' * 40}"):
+        add_dataset(workspace, f"hf:org/made@{'b' * 40}:default:test_prefs", "other")
+
+
+@pytest.mark.parametrize(
+    "file", ["rows.feather", "hf/datasets/org___made/default/0.0.0/" + "a" * 40 + "/made-train_prefs.arrow"]
+)
+def test_arrow_files_of_both_kinds(workspace: Workspace, saved: Path, file: str) -> None:
+    added = add_dataset(workspace, saved / file, "rows")
+    assert (added.info.rows, added.shape, added.info.source.kind) == (6, "preference", "arrow")
+    assert next(added.rows())["prompt"] == [{"role": "user", "content": "q0 é"}]  # type: ignore[typeddict-item]
+
+
+def test_arrow_files_that_are_none(workspace: Workspace, saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnreadableData, match="none.feather: it is empty"):
+        add_dataset(workspace, saved / "none.feather", "none")
+    (tmp_path / "torn.arrow").write_bytes((saved / "rows.feather").read_bytes()[:200])
+    with pytest.raises(UnreadableData, match="torn.arrow: it cannot be read as Arrow"):
+        add_dataset(workspace, tmp_path / "torn.arrow", "torn")
+    (tmp_path / "unnamed").write_bytes((saved / "rows.feather").read_bytes())
+    with pytest.raises(UnreadableData, match="name it .arrow"):
+        add_dataset(workspace, tmp_path / "unnamed", "unnamed")
+    assert workspace.names("datasets") == []
