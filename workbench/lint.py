@@ -21,6 +21,7 @@ from typing import Any
 from workbench.analysis_cache import cached
 from workbench.canonical_rows import text_of
 from workbench.dataset_reading import place_word
+from workbench.errors import UsageError
 from workbench.lint_findings import KINDS, ROWS_KEPT, Finding, FoundRow, LintReport
 from workbench.lint_lengths import LengthBias, is_biased, length_bias_words
 from workbench.lint_repeats import Repeats
@@ -71,11 +72,12 @@ def lint(
     With `only` no other kinds are looked for. `progress` counts rows.
     """
     source = row_source(workspace, name, side)
-    others = [one for other in against for one in against_sources(workspace, other)]
-    if source.dataset is None and (side or "train") == "train":
+    if source.dataset is not None and name in against:
+        raise UsageError(f"--against {name}: that is the dataset itself; duplicates are found without it.")
+    others = [one for other in against for one in against_sources(workspace, other) if one.name != source.name]
+    if source.dataset is None and (side or "train") == "train" and name not in against:
         others.append(row_source(workspace, name, "eval"))
-    wanted = set(only or KINDS)
-    course = _Course(source, wanted, [one for one in others if one.sha256 != source.sha256])
+    course = _Course(source, set(only or KINDS), others)
     if model:
         course.tokens = TokenChecks(workspace, model, max_length)
     steps = Steps(source.rows + sum(one.rows for one in course.others), progress)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from workbench.canonical_rows import text_of
+from workbench.near_duplicates import hash_of
 from workbench.statistics import wilson_interval
 
 LEAST_PROMPTS = 20
@@ -36,7 +37,7 @@ class LengthBias:
         if "chosen" not in row:
             return
         difference = len(text_of(row["chosen"])) - len(text_of(row["rejected"]))
-        self._groups.append(int(row["group"][:15], 16))
+        self._groups.append(hash_of(str(row["group"]).encode("utf-8", "surrogatepass")))
         self._differences.append(difference)
         self._longer.append(0.5 if difference == 0 else float(difference > 0))
 

@@ -23,7 +23,7 @@ _SECRETS: tuple[tuple[str, str, re.Pattern[str]], ...] = (
     # (what it is, a text that it always holds, its form)
     ("private key", "PRIVATE KEY-----", re.compile(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----")),
     ("AWS key", "AKIA", re.compile(r"\bAKIA(?![0-9A-Z]{0,12}EXAMPLE)[0-9A-Z]{16}\b")),
-    ("GitHub token", "gh", re.compile(r"\bgh[oprsu]_[A-Za-z0-9]{36,}\b")),
+    *(("GitHub token", f"gh{kind}_", re.compile(rf"\bgh{kind}_[A-Za-z0-9]{{36,}}\b")) for kind in "oprsu"),
     ("GitHub token", "github_pat_", re.compile(r"\bgithub_pat_[A-Za-z0-9_]{50,}\b")),
     ("GitLab token", "glpat-", re.compile(r"\bglpat-[A-Za-z0-9_-]{20,}")),
     ("API key", "sk-", re.compile(r"\bsk-(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{32,}")),

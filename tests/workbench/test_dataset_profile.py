@@ -132,6 +132,13 @@ class TestColumn:
         for (_, count), true in zip(told["top"], (6000, 3000), strict=False):
             assert true - told["top_uncounted"] <= count <= true
 
+    def test_a_value_that_is_frequent_only_late(self) -> None:
+        column = ColumnProfile("c")
+        for value in [f"early {n}" for n in range(KEPT)] * 3 + ["late"] * 4000:
+            column.add(value)
+        told = column.as_json(3 * KEPT + 4000)
+        assert told["top"][0] == ["late", 4000 - told["top_uncounted"]]
+
     def test_of_every_type(self) -> None:
         column = ColumnProfile("c")
         for value in (None, 1, 1.5, True, "x", [1, 2], {"a": 1}, float("nan"), 1 << 70, b"\xff", "\ud800"):

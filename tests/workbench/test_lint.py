@@ -177,6 +177,10 @@ class TestAgainst:
         assert found(report) == {"leaked-rows": [3], "leaked-prompts": [4], "near-leaked-prompts": [5]}
         assert "in held-out, too" in report.findings[0].title
         assert found(lint(workspace, "d")) == {}
+        added(workspace, rows, "twin")  # the very same file under another name leaks every row
+        assert lint(workspace, "d", against=["twin"]).findings[0].count == ROWS
+        with pytest.raises(UsageError, match="that is the dataset itself"):
+            lint(workspace, "d", against=["d"])
 
     def test_the_sides_of_a_preference_set_are_compared_without_being_asked(self, workspace: Workspace) -> None:
         rows = [CandidatePair(row["prompt"], row["chosen"], row["rejected"]) for row in pairs()]
@@ -188,7 +192,10 @@ class TestAgainst:
         assert report.name == "v1 (train)"
         assert found(report) == {}
         assert "leaked-rows" not in report.not_looked_for
-        assert lint(workspace, "v1", side="eval").rows + report.rows == ROWS
+        held_out = lint(workspace, "v1", side="eval", against=["v1"], only=("leaked-rows",))
+        assert held_out.rows + report.rows == ROWS
+        assert list(held_out.parameters["against"]) == ["v1 (train)"]
+        assert found(held_out) == {}
 
 
 class TestTokens:

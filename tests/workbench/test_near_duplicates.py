@@ -76,7 +76,9 @@ def test_every_part_must_be_near(tmp_path: Path) -> None:
     rng = random.Random(3)
     prompt, answer = text(rng, 200), text(rng, 30)
     sketches = Sketches(tmp_path / "s", 2)
-    for one in (answer, text(rng, 30), changed(rng, answer, 1)):
+    half = changed(rng, answer, 5)  # near enough to be looked at
+    assert 0.55 < jaccard(normal(answer), normal(half)) < 0.75
+    for one in (answer, text(rng, 30), changed(rng, answer, 1), half):
         sketches.add(normal(prompt), normal(one))
     found = sketches.near_pairs(lambda early, late: np.ones(len(early), bool))
     sketches.close()
