@@ -32,7 +32,7 @@ from workbench.labeling_words import end_page, far_words, question_words, state_
 
 TOO_FAST = "too fast: that key came before this pair could be read; press it again"
 JUDGE = ("judge(", "judge_five(")
-BLIND = "blind: who wrote an answer is hidden, and which stands left is drawn"
+BLIND = "blind: who wrote it is hidden, the sides are drawn"
 
 
 class Label(NotingStation):
@@ -287,7 +287,7 @@ class Label(NotingStation):
             return
 
         def done(said: Said) -> None:
-            is_open = "" if sitting.revises or key != "u" else "; this pair is open again"
+            is_open = "" if sitting.revises or key != "u" else "; open again"
             self.did(f"{words}: {said.words}{is_open}")
             self.show_present()
 

@@ -30,6 +30,8 @@ LEAST_FOR_COLUMNS = 72
 """Cells; where the view is narrower the answers stand below each other."""
 PROMPT_SHARE = 3
 """The prompt has at most one line in so many, and what the answers leave."""
+LAST_TURN = "\n\nuser: "
+"""Begins the last turn of a conversation, which the answers are to: it is strong, what came before it is not."""
 EMPTY = "(empty)"
 GAP = " │ "
 EDGE = (" ", "")
@@ -69,6 +71,8 @@ class PairLayout:
     prompt_room: int
     left_room: int
     right_room: int
+    last_turn: int = 0
+    """The line of the prompt with which its last turn begins."""
 
     @property
     def last_top(self) -> int:
@@ -88,7 +92,11 @@ class PairLayout:
     def rows(self, top: int, prompt_top: int, *, marks: bool = False) -> list[Row]:
         """What is seen where the answers are scrolled to `top` and the prompt to `prompt_top`."""
         diff = self.diff if marks else None
-        seen = [_row(self.width, (f" {line}", "prompt")) for line in _part(self.prompt, prompt_top, self.prompt_room)]
+        shown = _part(self.prompt, prompt_top, self.prompt_room)
+        seen = [
+            _row(self.width, (f" {line}", "prompt" if place >= self.last_turn else ""))
+            for place, line in enumerate(shown, start=prompt_top)
+        ]
         left, below_left = _answer(self.left, top, self.left_room, diff.left if diff else ())
         right, below_right = _answer(self.right, top, self.right_room, diff.right if diff else ())
         names = (_name("left", diff, diff.left_words), _name("right", diff, diff.right_words)) if diff else SIDES
@@ -118,16 +126,18 @@ def lay_out(texts: PairTexts, width: int, height: int) -> PairLayout:
     in_columns = width >= LEAST_FOR_COLUMNS
     each, other = _column_widths(width) if in_columns else (width - 2, width - 2)
     prompt = wrap(texts.prompt or EMPTY, width - 2)
+    before, turn, _ = texts.prompt.rpartition(LAST_TURN)
+    last_turn = len(wrap(before, width - 2)) + 1 if turn else 0
     left, right = styled(texts.left or EMPTY, each), styled(texts.right or EMPTY, other)
     frame = 2 if in_columns else 3
     needed = max(len(left.lines), len(right.lines)) if in_columns else len(left.lines) + len(right.lines)
     prompt_room = max(1, min(len(prompt), max(height // PROMPT_SHARE, height - frame - needed)))
     room = max(2, height - prompt_room - frame)
     if in_columns:
-        return PairLayout(width, True, prompt, left, right, prompt_room, room, room)
+        return PairLayout(width, True, prompt, left, right, prompt_room, room, room, last_turn)
     # An answer that needs less than its half leaves the rest to the other.
     first = max(1, min(len(left.lines), max(room // 2, room - len(right.lines))))
-    return PairLayout(width, False, prompt, left, right, prompt_room, first, room - first)
+    return PairLayout(width, False, prompt, left, right, prompt_room, first, room - first, last_turn)
 
 
 class PairView(Widget):

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from workbench.annotator_report import AnnotatorReport, AnswerFacts, facts_of, report_of
+from workbench.canonical_rows import last_user_text
 from workbench.claims import Claim, living_claims
 from workbench.file_signatures import signature_of
 from workbench.judgment_lines import Judgment
 from workbench.judgments import Fold
 from workbench.labeling_course import key_of, showing_by
-from workbench.labeling_subject import ARENA, open_subject, pair_set_of, prompt_text
+from workbench.labeling_subject import ARENA, open_subject, pair_set_of
 from workbench.others_verdicts import BY_HAND
 from workbench.pair_sets import Pair, PairKind, PairSet
 from workbench.pair_status import PairStatus, status_of
@@ -37,7 +38,7 @@ class Disagreement:
     criteria: tuple[str, ...]
     people: tuple[str, ...]
     prompt: str
-    """The first characters, one line."""
+    """The first characters of what was asked last, one line."""
     settled_by: tuple[str, ...] = ()
     """Third voices with a verdict."""
     said: tuple[str, ...] = ()
@@ -123,7 +124,7 @@ def _read_pairs(
 
 
 def _head(pair: Pair) -> str:
-    return " ".join(prompt_text(pair.prompt)[: 4 * LONGEST_PROMPT].split())[:LONGEST_PROMPT]
+    return " ".join(last_user_text(pair.prompt)[: 4 * LONGEST_PROMPT].split())[:LONGEST_PROMPT]
 
 
 def _view(

@@ -62,6 +62,15 @@ def test_a_long_prompt_takes_what_the_answers_leave() -> None:
     assert short.prompt_room == 2, "a prompt takes no more than it needs"
 
 
+def test_the_turn_that_is_answered_stands_out() -> None:
+    prompt = "user: " + "long " * 30 + "\n\nassistant: yes\n\nuser: and then?\nwell?"
+    rows = lay_out(PairTexts(prompt, "a", "b"), 80, 21).rows(0, 0)
+    strong = [row.text.strip() for row in rows if any(style == "prompt" for _, style in row.pieces)]
+    assert strong == ["user: and then?", "well?"]
+    rows = lay_out(PairTexts("what?\nwhy?", "a", "b"), 80, 21).rows(0, 0)
+    assert [row.text.strip() for row in rows if any(style == "prompt" for _, style in row.pieces)] == ["what?", "why?"]
+
+
 def test_hostile_texts_are_safe_and_a_megabyte_is_cut() -> None:
     for line in shown(PairTexts(HOSTILE, HOSTILE, "x" * 1_000_000), 80, 20):
         assert not any(letter in line for letter in "\x1b\x07\x9b\u202e\u200b")
