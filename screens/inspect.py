@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from array import array
 from collections.abc import Callable, Generator, Iterable
 from typing import ClassVar
 
@@ -20,7 +21,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from screens.grid import BLOCK_ROWS, Grid
-from screens.inspect_reading import RAW, TOKENS, RowShowing
+from screens.inspect_reading import HELP, RAW, TOKENS, RowShowing
 from screens.leaving import Opening
 from screens.modals import AskText
 from screens.row_view import RowView
@@ -29,6 +30,7 @@ from screens.tasks import Task
 from workbench.dataset_window import Cells, Hits, RowWindow, cell_of, open_window
 from workbench.dataset_window_subject import RowReading, Subject, find_subject
 from workbench.row_address import ROW_MARK, row_at, side_of
+from workbench.row_query import hits_in_words, rows_of_query, sorted_by
 from workbench.text_wrapping import cut
 
 TYPING_S = 0.2
@@ -49,24 +51,16 @@ class Inspect(Station):
     NAME = "inspect"
     TITLE = "inspect"
     CSS_PATH = "inspect.tcss"
-    HELP = (
-        "The rows of a dataset as the file has them, or of a preference set. Only what you look at is read, so ten "
-        "million rows open as fast as ten. Cells show the beginning of their text; ∅ is a missing value, which is not "
-        "the empty text.\n\n"
-        "enter reads the row under the cursor as training would see it: who says what, two answers side by side. A row "
-        "that cannot be used says why and shows its columns. In a wide terminal the row stands beside the grid.\n\n"
-        "m shows the row as a model sees it, by the tokenizer and the template of training: a bar ends each token, ⟦ ⟧ "
-        "holds a special one, a thick bar before the line says that its tokens are trained, × that max_length cuts "
-        "them; o chooses the model and the limit.\n\n"
-        "/ keeps the rows that contain a text in any column, whatever its case; hits show while the search goes on. "
-        "esc leaves the row, then the filter, then the screen."
-    )
+    HELP = HELP
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
             "n", "step(1)", "next", id="inspect.next", tooltip="The next row, or the next that matches the filter."
         ),
         Binding("N", "step(-1)", "before", id="inspect.before", tooltip="The row before."),
         Binding("slash", "filter", "filter", id="inspect.filter", tooltip="Keep the rows that contain a text."),
+        Binding("s", "sort", "sort", id="inspect.sort", tooltip="Sort by the column; again: the other way round, not."),
+        Binding("number_sign", "jump", "row", show=False, key_display="#", id="inspect.jump",
+                tooltip="Go to a row by its number."),
         Binding("t", "side", "train/eval", id="inspect.side", tooltip="The other side of a preference set."),
         Binding("r", "raw", "raw", id="inspect.raw", tooltip="The row as JSON, as the file has it."),
         Binding("i", "profile", "profile", show=False, id="inspect.profile", tooltip="What is in it, in numbers."),
@@ -90,7 +84,7 @@ class Inspect(Station):
         self._showing = RowShowing(lambda: self.workspace)
         self._row_read: int | None = None
         self._row_busy = False
-        self._hits: list[int] | None = None
+        self._hits: array[int] | None = None
         self._search = 0
         """Counts searches; one that is not the latest stops."""
         self._searched = ""
@@ -288,7 +282,7 @@ class Inspect(Station):
             return
         self._search += 1
         self._searched = text
-        self._hits = []
+        self._hits = array("q")
         self._grid.show_only(self._hits, empty="no row contains it so far")
         self.run_worker(self._find(self._window, text, self._search, self._hits), exit_on_error=True)
 
@@ -300,8 +294,8 @@ class Inspect(Station):
             self.say("")
             self._follow()
 
-    async def _find(self, window: RowWindow, text: str, search: int, hits: list[int]) -> None:
-        found_in = window.matching(text, lambda: search != self._search)
+    async def _find(self, window: RowWindow, text: str, search: int, hits: array[int]) -> None:
+        found_in = rows_of_query(window, text, lambda: search != self._search)
         try:
             await self._show_hits(found_in, window, search, hits)
         except KNOWN_ERRORS as error:
@@ -310,7 +304,7 @@ class Inspect(Station):
         await asyncio.to_thread(found_in.close)
 
     async def _show_hits(
-        self, found_in: Generator[Hits, None, None], window: RowWindow, search: int, hits: list[int]
+        self, found_in: Generator[Hits, None, None], window: RowWindow, search: int, hits: array[int]
     ) -> None:
         said = 0.0
         scanned = 0
@@ -321,16 +315,16 @@ class Inspect(Station):
             if found is None:
                 self._say_hits(hits, f"of {scanned:,} rows")
                 return
-            hits += found.numbers
+            hits.extend(found.numbers)
             scanned = found.scanned
             if time.monotonic() - said > SAY_EVERY_S:
                 said = time.monotonic()
                 self._say_hits(hits, f"searched {scanned:,} of {window.rows_so_far:,} rows; esc ends it")
 
-    def _say_hits(self, hits: list[int], how_far: str) -> None:
+    def _say_hits(self, hits: array[int], how_far: str) -> None:
         self._grid.grow()
-        rows = "1 row contains" if len(hits) == 1 else f"{len(hits):,} rows contain"
-        self.say(f'{rows} "{self._searched}" · {how_far}')
+        assert self._window is not None
+        self.say(f"{hits_in_words(len(hits), self._searched, self._window.columns)} · {how_far}")
         self._follow()
 
     # The other keys.
@@ -351,6 +345,26 @@ class Inspect(Station):
 
     def action_check(self) -> None:
         self.workbench_app.open("lint", self.subject)
+
+    async def action_sort(self) -> None:
+        """Add the column under the cursor to the line of the filter, the other way round, or take it away."""
+        await self.action_filter()
+        field = self.query_one("#filter", Input)
+        field.value = sorted_by(field.value, self._grid.column_name)
+        self._leave_filter(keep=bool(field.value))
+
+    def action_jump(self) -> None:
+        question = AskText("Go to which row?", check=lambda text: "" if text.isdigit() else "a number, from 1")
+        self.app.push_screen(question, self._jump)
+
+    def _jump(self, text: str | None) -> None:
+        if text:
+            number = int(text) - 1
+            places = self._hits if self._hits is not None else range(self._grid.total)
+            if number in places:
+                self._grid.move_to(places.index(number))
+            else:
+                self.say(f"row {number + 1:,} is not among those that are shown", "bad")
 
     def action_copy(self) -> None:
         window, number, column = self._window, self._grid.row_number, self._grid.column_name

@@ -1,4 +1,4 @@
-"""How Inspect shows the row under the cursor: as it reads, as JSON, or as a model sees it.
+"""How Inspect shows the row under the cursor: as it reads, as JSON, or as a model sees it; and what its help says.
 
 Owns the mode, and the process that tokenises. Invariants: a row is read in a thread; the tokens are the engine's own;
 who leaves the screen ends the process, whatever a chat template does in it.
@@ -19,6 +19,21 @@ from workbench.token_view import TokenChoice, TokenReader, token_lines
 from workbench.workspace import Workspace
 
 READ, RAW, TOKENS = "read", "raw", "tokens"
+HELP = (
+    "The rows of a dataset as the file has them, or of a preference set. Only what you look at is read, so ten "
+    "million rows open as fast as ten. Cells show the beginning of their text; ∅ is a missing value, which is not "
+    "the empty text.\n\n"
+    "enter reads the row under the cursor as training would see it: who says what, two answers side by side. A row "
+    "that cannot be used says why and shows its columns. In a wide terminal the row stands beside the grid.\n\n"
+    "m shows the row as a model sees it, by the tokenizer and the template of training: a bar ends each token, ⟦ ⟧ "
+    "holds a special one, a thick bar before the line says that its tokens are trained, × that max_length cuts "
+    "them; o chooses the model and the limit.\n\n"
+    "/ keeps the rows that contain a text in any column, whatever its case; hits show while the search goes on. Or "
+    'conditions: tokens > 100 and source = forum and prompt has "rear wheel" and label is null sort -tokens. s sorts '
+    "by the column under the cursor; # goes to a row by its number. "
+    "esc leaves the row, then the filter, then the screen."
+)
+"""What a person does on the screen."""
 Put = Callable[[RowView], None]
 """Shows in a view what was read of a row."""
 

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, MutableSequence, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from workbench.dataset_reading import FileKind
 from workbench.errors import SourceChanged, UnreadableData
+
+if TYPE_CHECKING:
+    from workbench.row_query import RowQuery
 
 CELL_CHARACTERS = 4096
 """So much of a cell is read for a grid; `row` reads more."""
@@ -64,8 +67,8 @@ _NUMBERS = (
 class Hits:
     """Some of the rows that hold a text."""
 
-    numbers: list[int]
-    """In ascending order; may be empty where a part of the file holds none."""
+    numbers: MutableSequence[int]
+    """In ascending order, unless they were to be sorted; may be empty where a part of the file holds none."""
     scanned: int
     """Rows looked at so far."""
 
@@ -106,6 +109,12 @@ class RowWindow(ABC):
     @abstractmethod
     def matching(self, text: str, should_stop: Callable[[], bool] = lambda: False) -> Generator[Hits, None, None]:
         """The rows of which some cell contains `text`, whatever its case, as they are found."""
+
+    def rows_of(self, query: RowQuery, should_stop: Callable[[], bool] = lambda: False) -> Generator[Hits, None, None]:
+        """The rows of a query, as they are found; sorted ones all at once."""
+        from workbench.row_query import read_through
+
+        return read_through(self, query, should_stop)
 
     def place(self, number: int) -> str:
         """Where a row stands, for a person: "row 3", or the line of the file."""

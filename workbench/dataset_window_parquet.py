@@ -8,6 +8,7 @@ never by ORDER BY and OFFSET. Invariants: cells are cut in SQL, values are bound
 from __future__ import annotations
 
 import threading
+from array import array
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,7 @@ from workbench.dataset_window import (
 )
 from workbench.duckdb_connection import literal_path, quote_identifier
 from workbench.errors import UnreadableData
+from workbench.row_query import RowQuery
 
 ROW_NUMBER = "file_row_number"
 """DuckDB's name for the number of a row in its file; a column of that name hides it."""
@@ -111,6 +113,60 @@ class ParquetWindow(RowWindow):
                 yield Hits(numbers, start)
         finally:
             connection.close()
+
+    def rows_of(self, query: RowQuery, should_stop: Callable[[], bool] = lambda: False) -> Generator[Hits, None, None]:
+        if not self._numbered:
+            yield from super().rows_of(query, should_stop)
+            return
+        connection = _connect(threads=2)
+        where, values = self._where(query)
+        start, count = 0, _FIRST_SCAN_ROWS if query.sort is None else self._count
+        order = ROW_NUMBER if query.sort is None else self._order(query)
+        try:
+            while start < self._count and not should_stop():
+                self._identity.require()
+                last = start + count - 1
+                statement = (
+                    f"SELECT {ROW_NUMBER} FROM read_parquet(?) WHERE {ROW_NUMBER} BETWEEN {start} AND {last} "
+                    f"AND {where} ORDER BY {order}"
+                )
+                try:
+                    found = connection.execute(statement, [self._file, *values]).fetchnumpy()[ROW_NUMBER]
+                except _duckdb_error() as error:
+                    raise _unreadable(self.path, f"rows {start + 1:,} to {start + count:,}", error) from error
+                start, count = min(start + count, self._count), _SCAN_ROWS
+                numbers = array("q")  # eight bytes a row: ten million rows may be sorted
+                numbers.frombytes(found.astype("int64").tobytes())
+                yield Hits(numbers, start)
+        finally:
+            connection.close()
+
+    def _where(self, query: RowQuery) -> tuple[str, list[str]]:
+        """(condition, values to bind) of a query."""
+        parts, values = ["true"], []
+        if query.text:
+            parts.append("(" + " OR ".join(f"contains(lower({_text_of(one)}), lower(?))" for one in self.columns) + ")")
+            values += [query.text] * len(self.columns)
+        for one in query.conditions:
+            column = self.columns[one.column]
+            if one.operator in ("null", "not null"):
+                parts.append(f"{quote_identifier(column.name)} IS {one.operator.upper()}")
+            elif one.operator == "has":
+                parts.append(f"contains(lower({_text_of(column)}), lower(?))")
+                values.append(one.value)
+            elif column.is_number and one.is_number:  # its digits alone, so that nothing is rounded by a cast
+                parts.append(f"{quote_identifier(column.name)} {one.operator} {one.value}")
+            else:
+                parts.append(f"{_text_of(column)} {one.operator} ?")
+                values.append(one.value)
+        return " AND ".join(parts), values
+
+    def _order(self, query: RowQuery) -> str:
+        assert query.sort is not None
+        column = self.columns[query.sort]
+        nested = column.type == "JSON" or column.type.endswith("]") or column.type.startswith(("STRUCT", "MAP"))
+        key = _text_of(column) if nested else quote_identifier(column.name)
+        return f"{key} {'DESC' if query.descending else 'ASC'} NULLS LAST, {ROW_NUMBER}"
 
     def close(self) -> None:
         for connection, lock in ((self._row_connection, self._row_lock), (self._connection, self._lock)):

@@ -126,7 +126,7 @@ def measure(file: Path) -> None:
 
 
 def _first_hits(window: RowWindow) -> list[int]:
-    return next(found.numbers for found in window.matching(WORD) if found.numbers)
+    return next(list(found.numbers) for found in window.matching(WORD) if found.numbers)
 
 
 def _in_a_new_process(file: Path) -> float:

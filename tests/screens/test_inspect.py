@@ -406,3 +406,26 @@ def test_a_chat_with_tools_reads_with_its_roles_and_styles(workspace: Workspace)
         await check_golden("inspect-chat", pilot)
 
     drive(script, workspace, station="inspect", subject="chats")
+
+
+def test_a_line_filters_and_sorts_and_a_number_leads_to_its_row(workspace: Workspace) -> None:
+    _add(workspace, "support", _pairs(1000))
+
+    async def script(app: WorkbenchApp, pilot) -> None:  # type: ignore[no-untyped-def]
+        await sees(pilot, "1,000 rows")
+        await pilot.press("slash")
+        app.screen.query_one("#filter").value = "source = manual sort -prompt"  # type: ignore[attr-defined]
+        await pilot.press("enter")
+        await sees(pilot, '143 rows with "source = manual sort -prompt" · of 1,000 rows')
+        assert _grid(app).row_number == 994
+        await check_golden("inspect-sorted", pilot)
+        await pilot.press("s")
+        await sees(pilot, '143 rows with "source = manual"')
+        await pilot.press("number_sign", *"995", "enter")
+        await until(pilot, lambda: _grid(app).row_number == 994)
+        await pilot.press("number_sign", *"2", "enter")
+        await sees(pilot, "row 2 is not among those")
+        await pilot.press("escape", "number_sign", *"2", "enter")
+        await until(pilot, lambda: _grid(app).row_number == 1)
+
+    drive(script, workspace, station="inspect", subject="support")
