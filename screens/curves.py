@@ -14,6 +14,7 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
 from engine.run.reference_policy import reference_name
+from screens.curves_choice import ask_for_runs
 from screens.curves_plots import PlotsPage
 from screens.curves_samples import SamplesPage
 from screens.line import Line
@@ -82,6 +83,8 @@ class Curves(Station):
         Binding("S", "stop", "stop", id="curves.stop",
                 tooltip="Finish the step, write a checkpoint, end; it asks first."),
         Binding("R", "resume", "resume", id="curves.resume", tooltip="Go on from the newest checkpoint."),
+        Binding("o", "overlay", "overlay", id="curves.overlay",
+                tooltip="Other runs in the same panels, by a pattern; this one is the baseline."),
         Binding("full_stop", "neighbour_run(1)", "next run", key_display=".", id="curves.next",
                 tooltip="The run after this one."),
         Binding("comma", "neighbour_run(-1)", "run before", key_display=",", id="curves.previous",
@@ -133,7 +136,7 @@ class Curves(Station):
                 return summary is not None and not is_alive(summary) and self._view != "metrics"
             case "launch":
                 return summary is None
-            case "neighbour_run":
+            case "neighbour_run" | "overlay":
                 return self._curves is not None
         return True
 
@@ -264,6 +267,9 @@ class Curves(Station):
 
     def action_compare(self) -> None:
         self.workbench_app.go("compare", self.subject)
+
+    def action_overlay(self) -> None:
+        ask_for_runs(self, self.subject)
 
     def action_launch(self) -> None:
         self.workbench_app.go("launch")

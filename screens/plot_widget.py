@@ -39,6 +39,9 @@ _CLASSES = {
     **{tone: f"run-{place}" for place, tone in enumerate(RUNS)},
 }  # fmt: skip
 
+PALETTE = ("#56b4e9", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#f0e442", "#0072b2")
+"""The colours of several runs: Okabe and Ito's, which people of any colour vision tell apart."""
+
 
 class Plot(Widget):
     """A panel of curves. `show` draws it again, as far as it has changed."""
@@ -55,15 +58,8 @@ class Plot(Widget):
     Plot > .plot--second { color: $error; }
     Plot > .plot--third { color: $success; }
     Plot > .plot--held-out { color: $accent; }
-    Plot > .plot--run-0 { color: #56b4e9; }
-    Plot > .plot--run-1 { color: #e69f00; }
-    Plot > .plot--run-2 { color: #009e73; }
-    Plot > .plot--run-3 { color: #d55e00; }
-    Plot > .plot--run-4 { color: #cc79a7; }
-    Plot > .plot--run-5 { color: #f0e442; }
-    Plot > .plot--run-6 { color: #0072b2; }
     Plot > .plot--bad { color: $error; text-style: bold; }
-    """
+    """ + "".join(f"Plot > .plot--run-{place} {{ color: {colour}; }}\n" for place, colour in enumerate(PALETTE))
 
     def __init__(self, *, plain: bool = False, id: str | None = None) -> None:
         """`plain` draws with ASCII alone."""

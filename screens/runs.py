@@ -16,6 +16,7 @@ from textual.events import Resize
 from textual.widget import Widget
 
 from engine.run.folder import RunFolder
+from screens.curves_choice import ask_for_runs
 from screens.modals import Choice, Question
 from screens.row_list import Column, Row, RowList
 from screens.run_orders import ask_to_stop, resume
@@ -60,6 +61,9 @@ class Runs(Station):
         Binding("c", "clone", "clone", id="runs.clone", tooltip="A new run with the same settings, to change some."),
         Binding("l", "log", "log", id="runs.log", tooltip="The end of its log, as it grows."),
         Binding("e", "compare", "compare", id="runs.compare", tooltip="Its answers beside another model's."),
+        Binding("space", "mark", "mark", id="runs.mark", tooltip="Mark it, to look at several runs together."),
+        Binding("o", "overlay", "overlay", id="runs.overlay",
+                tooltip="The marked runs in the same panels; without marks it asks for a pattern."),
         Binding("D", "delete", "delete", id="runs.delete", tooltip="Delete it with its checkpoints; it asks first."),
         Binding("t", "launch", "new run", id="runs.launch", tooltip="The form that starts a run."),
         Binding("y", "copy", "copy id", show=False, id="runs.copy", tooltip="Copy its ID."),
@@ -75,6 +79,8 @@ class Runs(Station):
 
     def on_mount(self) -> None:
         self._entries: dict[str, BoardEntry] = {}
+        self._marked: dict[str, None] = {}
+        """IDs of the marked runs, in the order in which they were marked."""
         self._shown_once = False
         self.watch_files(BoardReader(self.workspace).look, self._show)
 
@@ -93,6 +99,19 @@ class Runs(Station):
     @on(RowList.Moved)
     def _moved(self) -> None:
         self._describe()
+
+    def action_mark(self) -> None:
+        if entry := self._chosen():
+            if self._marked.pop(entry.id, self) is self:
+                self._marked[entry.id] = None
+            self._show_rows()
+            self.say(f"{len(self._marked)} marked; o shows them in the same panels" if self._marked else "none marked")
+
+    def action_overlay(self) -> None:
+        if self._marked:
+            self.workbench_app.open("several", ",".join(self._marked))
+        elif entry := self._chosen():
+            ask_for_runs(self, entry.id)
 
     def action_clone(self) -> None:
         if entry := self._chosen():
@@ -163,14 +182,18 @@ class Runs(Station):
 
     def _show(self, entries: tuple[BoardEntry, ...]) -> None:
         self._entries = {entry.id: entry for entry in entries}
+        self._marked = {name: None for name in self._marked if name in self._entries}
         chooser = self.query_one("#list", RowList)
-        chooser.show([_row(entry) for entry in entries])
+        self._show_rows()
         if not self._shown_once:
             self._shown_once = True
             chooser.move_to(self.subject)
         alive = sum(entry.alive for entry in entries)
         self.say_where(f"{len(entries):,} in all, {alive} alive" if entries else "none yet")
         self._describe()
+
+    def _show_rows(self) -> None:
+        self.query_one("#list", RowList).show([_row(one, one.id in self._marked) for one in self._entries.values()])
 
     def _describe(self) -> None:
         details, entry = self.query_one("#details", TextView), self._chosen()
@@ -201,9 +224,11 @@ def _four_lines(entry: BoardEntry, width: int) -> list[Block]:
     return [Block(state, _tone_of(entry), 1), *(Block(cut(text, width - 2), "faint", 1) for text in others if text)]
 
 
-def _row(entry: BoardEntry) -> Row:
+def _row(entry: BoardEntry, marked: bool) -> Row:
     summary = entry.summary
-    state = f"{STATE_MARKS.get(summary.state, '·')} {summary.state}{' !' if summary.alarm else ''}"
+    state = (
+        f"{STATE_MARKS.get(summary.state, '·')} {summary.state}{' !' if summary.alarm else ''}{' *' if marked else ''}"
+    )
     cells = (
         state, entry.id, summary.method, entry.model, entry.data, entry.how_far, entry.pace,
         entry.left, entry.main,

@@ -44,5 +44,6 @@ STATIONS: dict[str, Place] = {
     "launch": Place("screens.launch", "Launch", "start a training run"),
     "runs": Place("screens.runs", "Runs", "all runs: stop, resume, clone, delete"),
     "curves": Place("screens.curves", "Curves", "watch a run's metrics, live"),
+    "several": Place("screens.curves_several", "SeveralCurves", "several runs in the same panels", beside="curves"),
     "compare": Place("screens.compare", "Compare", "models side by side, blind arenas, win rates"),
 }

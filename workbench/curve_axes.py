@@ -91,6 +91,10 @@ class AxisView(Mapping[str, Points]):
             self._base = base
             self._copies = {}
 
+    def of(self, log: CurveLog) -> bool:
+        """Whether it is a view of this log."""
+        return log is self._log
+
     def place(self, step: int) -> int:
         """Where a step lies: where the last line up to it lies, 0 before the first."""
         if self.axis.kind == STEP:

@@ -11,7 +11,7 @@ from tests.screens.furnished_workspace import PAIRS, PREFERENCES, RUN_DONE
 SUBJECTS = {
     "datasets": "answers", "inspect": "demonstrations", "lint": "preferences-raw", "profile": "chats",
     "pairs": PAIRS, "annotators": PAIRS, "label": PAIRS, "launch": PREFERENCES,
-    "runs": RUN_DONE, "curves": RUN_DONE, "compare": RUN_DONE,
+    "runs": RUN_DONE, "curves": RUN_DONE, "several": f"{RUN_DONE}/", "compare": RUN_DONE,
 }  # fmt: skip
 """What each station is about in these tests, where it is about something."""
 

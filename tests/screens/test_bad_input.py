@@ -123,6 +123,7 @@ NOTHING_YET = {
     "make": "nothing here has prompts", "annotators": "m on Pairs makes one",
     "label": "m goes to the pair sets", "launch": "data",
     "runs": "t starts one", "curves": "t starts one", "compare": "m",
+    "several": "o looks for others",
 }  # fmt: skip
 """What an empty workspace says at each station."""
 

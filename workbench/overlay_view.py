@@ -1,0 +1,194 @@
+"""The curves of several runs in the same panels, and how a person looks at them.
+
+Owns which panels there are, which colour, line and letter a run has, and the part of the axis. Invariants: a run keeps
+its letter while the choice of runs is the same; no two of up to 28 runs have the same colour and line, and letters tell
+them apart where there is no colour; a mean is of runs that differ by their seed alone.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+
+from workbench.curve_axes import KINDS, STEP, AxisView, XAxis, episodes_a_step, kinds_of
+from workbench.curve_panels import Panel, Trace, panels_of
+from workbench.curve_window import Window, panned, zoomed
+from workbench.curves import Points, RunCurves
+from workbench.panel_limits import with_limits
+from workbench.plot_canvas import RUNS
+from workbench.plot_scene import SMOOTHINGS, Scene
+from workbench.run_comparison import why_not_comparable
+from workbench.run_comparison_choice import GroupCurve, mean_curve
+from workbench.several_runs import Seen, letter_of
+
+STYLES = ("line", "dashes", "dots", "long-dashes")
+CROSS_STOPS = 60
+
+
+class OverlayView:
+    """The look at several runs. `take` takes in what was seen; the rest are a person's keys."""
+
+    def __init__(self) -> None:
+        self.kind = STEP
+        self.grouped = True
+        """Runs that differ by their seed alone are one curve, their mean with its standard error."""
+        self.log = False
+        self.smoothing = "medium"
+        self.cross: int | None = None
+        """Where the crosshair is, on this axis."""
+        self._seen: Seen | None = None
+        self._views: dict[RunCurves, AxisView] = {}
+        self._means: dict[tuple[str, tuple[int, ...]], tuple[tuple[object, ...], GroupCurve]] = {}
+        self._window: Window | None = None
+
+    def take(self, seen: Seen) -> None:
+        """What there is now."""
+        self._seen = seen
+        self._views = {
+            run: view
+            if (view := self._views.get(run)) is not None and view.axis.kind == self.kind and view.of(run.log)
+            else AxisView(self.kind, run.log, episodes=episodes_a_step(run.config))
+            for run in seen.runs
+        }
+        for view in self._views.values():
+            view.follow()
+
+    @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Places of the runs of each curve."""
+        if self._seen is None:
+            return ()
+        return self._seen.groups if self.grouped else tuple((place,) for place in range(len(self._seen.runs)))
+
+    @property
+    def has_groups(self) -> bool:
+        return self._seen is not None and any(len(group) > 1 for group in self._seen.groups)
+
+    @property
+    def shown(self) -> Window:
+        return self._window or self._whole
+
+    def next_axis(self) -> str:
+        """Another x axis, of those that every run has."""
+        if self._seen is None:
+            return self.kind
+        there = [set(kinds_of(run.log, run.config)) for run in self._seen.runs]
+        kinds = [kind for kind in KINDS if all(kind in some for some in there)]
+        self.kind = kinds[(kinds.index(self.kind) + 1) % len(kinds)] if self.kind in kinds else STEP
+        self._window = self.cross = None
+        self.take(self._seen)
+        return self.kind
+
+    def next_smoothing(self) -> str:
+        names = list(SMOOTHINGS)
+        self.smoothing = names[(names.index(self.smoothing) + 1) % len(names)]
+        return self.smoothing
+
+    def zoom(self, inwards: bool) -> None:
+        self._window = zoomed(self.shown, self._whole, 0.5 if inwards else 2.0, self.cross)
+
+    def pan(self, by: int) -> None:
+        if self._window is not None:
+            self._window = panned(self._window, self._whole, 0.25 * by)
+
+    def whole(self) -> None:
+        self._window = None
+
+    def move_cross(self, by: int) -> None:
+        """The crosshair by so many stops; it begins at the right end."""
+        shown = self.shown
+        at = shown.last if self.cross is None else self.cross + by * max(1, shown.span // CROSS_STOPS)
+        self.cross = max(shown.first, min(shown.last, at))
+
+    def cross_words(self) -> str:
+        return "" if self.cross is None else f"{self.kind} {XAxis(self.kind).words(self.cross)}"
+
+    def drawn(self) -> tuple[list[Scene], dict[str, Points]]:
+        """The scenes, and the curves that they name."""
+        if self._seen is None or not self._seen.runs:
+            return [], {}
+        curves: dict[str, Points] = {}
+        shown = self.shown
+        scenes = []
+        for panel in self._panels():
+            traces = tuple(self._traces(panel.traces[0].metric, curves))
+            several = Panel(
+                panel.title, traces, panel.unit, panel.short_title, panel.references, panel.share, panel.scale
+            )
+            scenes.append(
+                Scene(several, shown.first, shown.last, (), "no values", self.log, SMOOTHINGS[self.smoothing],
+                      XAxis(self.kind), self.cross)
+            )  # fmt: skip
+        return scenes, curves
+
+    # One panel for each metric, held-out ones before those of training.
+
+    def _panels(self) -> list[Panel]:
+        assert self._seen is not None
+        first = self._seen.runs[0]
+        names = list(dict.fromkeys(name for run in self._seen.runs for name in list(run.log.metrics)))
+        panels = with_limits(panels_of(self._seen.glances[0].summary.method, names, first.config), first.config)
+        found = []
+        for panel in panels:
+            for trace in sorted(panel.traces, key=lambda trace: trace.kind != "points"):
+                if trace.metric in names:
+                    alone = len(panel.traces) == 1 or trace.metric == panel.title
+                    title = panel.title if alone or "KL" in panel.title else trace.metric
+                    found.append(
+                        Panel(title, (trace,), panel.unit, panel.short_title if alone else "", panel.references,
+                              panel.share, panel.scale)
+                    )  # fmt: skip
+        return found
+
+    def _traces(self, metric: str, curves: dict[str, Points]) -> list[Trace]:
+        assert self._seen is not None
+        found = []
+        for group in self.groups:
+            there = [place for place in group if self._seen.runs[place].log.metrics.get(metric)]
+            if not there:
+                continue
+            place = there[0]
+            name, error = f"{place}/{metric}", ""
+            if len(there) > 1:
+                mean = self._mean(metric, there)
+                error = f"{name}±"
+                curves[name], curves[error] = mean.mean, mean.error
+            else:
+                curves[name] = self._views[self._seen.runs[place]][metric]
+            mark = self._seen.marks[place]
+            found.append(
+                Trace(name, self._caution(metric, place), STYLES[mark % len(STYLES)], True, error, mark % len(RUNS),
+                      letter_of(mark))
+            )  # fmt: skip
+        return found
+
+    def _mean(self, metric: str, places: Sequence[int]) -> GroupCurve:
+        assert self._seen is not None
+        runs = [self._seen.runs[place] for place in places]
+        some = [run.log.metrics[metric] for run in runs]
+        state = (self.kind, *((id(points), len(points)) for points in some))
+        key = (metric, tuple(places))
+        if key not in self._means or self._means[key][0] != state:
+            # Over steps, which seeds share; then where the first of them had its steps.
+            found, view = mean_curve(some), self._views[runs[0]]
+            if self.kind != STEP:
+                for points in (found.mean, found.error):
+                    points.steps = array("q", map(view.place, points.steps))
+            self._means[key] = (state, found)
+        return self._means[key][1]
+
+    def _caution(self, metric: str, place: int) -> str:
+        """≠ for a curve that cannot be held against the baseline's."""
+        assert self._seen is not None
+        comparison = self._seen.comparison
+        if comparison is None or place == 0:
+            return ""
+        facts = self._seen.facts
+        return "≠" if why_not_comparable(metric, facts[place], facts[0]) else ""
+
+    @property
+    def _whole(self) -> Window:
+        if self._seen is None:
+            return Window(0, 1)
+        ends = [view.place(max(0, run.log.last_step)) for run, view in self._views.items()]
+        return Window(0, max(1, max(ends, default=1)))
