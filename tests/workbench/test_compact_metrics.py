@@ -49,7 +49,7 @@ def write(folder: RunFolder, lines: list[tuple[int, int, dict[str, float]]]) -> 
         writer.close()
 
 
-@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=5, suppress_health_check=[HealthCheck.too_slow])
 @given(LINES, LINES)
 def test_curves_from_both_are_equal_and_go_on_alike(
     tmp_path_factory: pytest.TempPathFactory, before: list[tuple[int, int, dict[str, float]]],

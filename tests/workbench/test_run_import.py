@@ -117,7 +117,7 @@ class Source:
 STATES = st.dictionaries(st.integers(0, 9), st.sampled_from([0.5, 1.0, float("nan")]), min_size=1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(STATES, min_size=1, max_size=5))
 def test_what_is_written_is_what_the_source_says_now(
     tmp_path_factory: pytest.TempPathFactory, states: list[dict[int, float]]
