@@ -21,7 +21,8 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from screens.grid_columns import GAP, NULL, SHORTEST_COLUMN, natural_widths, widths_on_a_line
+from screens.grid_arrangement import ARRANGING, Arrangement
+from screens.grid_columns import GAP, NULL
 from workbench.dataset_window import Cells, RowWindow
 from workbench.errors import WorkbenchError
 from workbench.text_wrapping import cut, fit
@@ -43,8 +44,9 @@ class Grid(ScrollView, can_focus=True):
         Binding("ctrl+u,pageup", "page(-1)", "page up", show=False, id="grid.page_up", tooltip="A page up."),
         Binding("g,home", "edge(-1)", "first", show=False, id="grid.first", tooltip="The first row."),
         Binding("G,end", "edge(1)", "last", show=False, id="grid.last", tooltip="The last row."),
+        *ARRANGING,
         Binding("enter", "open", "read row", id="grid.open", tooltip="Read the row under the cursor."),
-    ]
+    ]  # fmt: skip
     COMPONENT_CLASSES: ClassVar[set[str]] = {"grid--title", "grid--number", "grid--cursor", "grid--cell", "grid--null"}
     DEFAULT_CSS = """
     Grid { height: 1fr; overflow-x: hidden; overflow-y: auto; scrollbar-size: 1 1; scrollbar-gutter: stable; }
@@ -83,8 +85,7 @@ class Grid(ScrollView, can_focus=True):
         self._reading = False
         self._generation = 0
         """Counts what is shown; an answer for an earlier one is dropped."""
-        self._natural: list[int] = []
-        self._widths: list[int] = []
+        self._arranged = Arrangement()
         self._cursor = 0
         self._column = 0
         self._first_column = 0
@@ -106,7 +107,7 @@ class Grid(ScrollView, can_focus=True):
     @property
     def column_name(self) -> str:
         """The column under the cursor."""
-        return self._window.columns[self._column].name if self._window else ""
+        return self._arranged.column(self._column).name if self._arranged.order else ""
 
     @property
     def total(self) -> int:
@@ -122,7 +123,7 @@ class Grid(ScrollView, can_focus=True):
         """Show the rows of `window`, of which `first` are read already; the cursor goes to the first row."""
         self._window, self._only, self._empty = window, None, empty
         self._column = self._first_column = 0
-        self._natural = natural_widths(window.columns, first)
+        self._arranged = Arrangement(window.columns, first)
         self._begin(window.rows_so_far)
         if len(first) >= min(BLOCK_ROWS, self._total):
             self._blocks[0] = first[:BLOCK_ROWS]
@@ -164,8 +165,8 @@ class Grid(ScrollView, can_focus=True):
         self._place(self._total - 1 if end > 0 else 0)
 
     def action_column(self, by: int) -> None:
-        place = max(0, min(self._column + by, len(self._widths) - 1))
-        if place == self._column or not self._widths:
+        place = max(0, min(self._column + by, len(self._arranged.order) - 1))
+        if place == self._column or not self._arranged.order:
             return
         self._column = place
         first = self._first_column
@@ -176,6 +177,15 @@ class Grid(ScrollView, can_focus=True):
             self._refresh_row(self._cursor)
             self.refresh(Region(0, 0, self.size.width, 1))
         self.post_message(self.Moved(self))
+
+    def action_arrange(self, what: str, by: int = 0) -> None:
+        """Hide, move, freeze, widen or reset: the column under the cursor is what it is about."""
+        arranged = self._arranged
+        if arranged.order:
+            change = getattr(arranged, what)
+            self._column = change(self._column, by) if by else change(self._column)
+            self._lay_out()
+            self.post_message(self.Moved(self))
 
     def action_open(self) -> None:
         if self._total:
@@ -222,23 +232,18 @@ class Grid(ScrollView, can_focus=True):
         return len(f"{max(largest, 999):,}") + 2
 
     def _shown_columns(self, width: int) -> list[tuple[int, int]]:
-        """(column, its cells) of the columns on the screen; the last may be cut."""
-        found, left = [], width - self._gutter
-        for place in range(self._first_column, len(self._widths)):
-            if left < min(SHORTEST_COLUMN, self._widths[place]):
-                break
-            found.append((place, min(self._widths[place], left)))
-            left -= self._widths[place] + GAP
-        return found
+        """(place, its cells) of the columns on the screen; the last may be cut."""
+        return self._arranged.on_line(self._first_column, width - self._gutter)
 
     def _title_line(self, width: int) -> Strip:
         style = self.get_component_rich_style("grid--title", partial=True)
-        more = "◂" if self._first_column else " "
+        more = "◂" if self._first_column > self._arranged.frozen else " "
         text = more + " " * (self._gutter - 2)
-        columns = self._window.columns if self._window else ()
         for place, cells in self._shown_columns(width):
             # The mark stands in the gap, so that nothing moves when it does.
-            text += ("▾" if place == self._column else " ") + self._cell(columns[place].name, place, cells)
+            text += ("▾" if place == self._column else " ") + self._cell(
+                self._arranged.column(place).name, place, cells
+            )
             text += " " * (GAP - 1)
         return Strip([Segment(fit(text, width), self.rich_style + style)], width)
 
@@ -254,7 +259,8 @@ class Grid(ScrollView, can_focus=True):
         segments = [Segment(f"{'▸' if here else ' '}{number + 1:>{gutter - 2},} ", numbers)]
         used = gutter
         for column, wide in self._shown_columns(width):
-            text = "…" if cells is None else cells[column] if column < len(cells) else None
+            of_file = self._arranged.order[column]
+            text = "…" if cells is None else cells[of_file] if of_file < len(cells) else None
             style = base
             if text is None:
                 text, style = NULL, base + self.get_component_rich_style("grid--null", partial=True)
@@ -269,7 +275,7 @@ class Grid(ScrollView, can_focus=True):
 
     def _cell(self, text: str, column: int, width: int) -> str:
         text = cut(text, width)
-        if self._window is not None and self._window.columns[column].is_number:
+        if self._arranged.column(column).is_number:
             return " " * (width - cell_len(text)) + text
         return fit(text, width)
 
@@ -291,21 +297,15 @@ class Grid(ScrollView, can_focus=True):
 
     def _lay_out(self) -> None:
         width = self.scrollable_content_region.width
-        columns = self._window.columns if self._window else ()
-        self._widths = widths_on_a_line(columns, self._natural, width - self._gutter)
+        self._arranged.lay_out(width - self._gutter)
         self.virtual_size = Size(max(1, width), self._total + 1)
         self._reveal_column()
         self.refresh()
         self._want_what_is_seen()
 
     def _reveal_column(self) -> None:
-        self._first_column = min(self._first_column, self._column)
         room = self.scrollable_content_region.width - self._gutter
-        while self._first_column < self._column:
-            wanted = sum(self._widths[self._first_column : self._column + 1])
-            if wanted + GAP * (self._column - self._first_column) <= room:
-                break
-            self._first_column += 1
+        self._first_column = self._arranged.first_to_show(self._first_column, self._column, room)
 
     def _place(self, place: int, page: int = 0) -> None:
         place = max(0, min(place, self._total - 1))
