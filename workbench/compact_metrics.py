@@ -79,7 +79,7 @@ def load(folder: RunFolder) -> tuple[CurveLog, int] | None:
             if facts is None or not _holds(folder.metrics_path, facts):
                 return None
             named = literal_path(path)
-            columns = connection.execute("SELECT * FROM read_parquet(?) ORDER BY step", [named]).fetchnumpy()
+            columns = connection.execute("SELECT * FROM read_parquet(?)", [named]).fetchnumpy()
         except duckdb.Error:
             return None  # damaged, or of a newer program: the log itself says it all
         return _curves(columns, facts), int(facts["bytes"])
