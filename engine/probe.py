@@ -23,6 +23,7 @@ import torch
 from engine.data.chat import ChatTokenizer
 from engine.data.examples import PromptExample
 from engine.data.packing import Document, pack
+from engine.data.token_places import token_ends
 from engine.methods.method import mean_and_error, seed_of
 from engine.methods.rollout import sample_policy
 from engine.methods.shared_rollouts import sampled_together
@@ -91,8 +92,9 @@ class Probe:
             PROBE_SECONDS: time.monotonic() - started,
         }
         sampled = self._rows(completions[:SAMPLES_KEPT])
-        for row, ratios in zip(sampled, logratios, strict=False):
+        for row, ratios, completion in zip(sampled, logratios, completions, strict=False):
             row["logratio"] = [round(x, 5) for x in ratios]
+            row["ends"] = token_ends(self._tokenizer.decode, completion.ids, row["completion"])
         return ProbeReading(metrics, {"probe": sampled, "greedy": self._rows(greedy)})
 
     def _answers(self, prompts: Sequence[PromptExample], temperature: float) -> list[Completion]:

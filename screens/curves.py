@@ -67,14 +67,15 @@ class Curves(Station):
         "that it speaks of have a ! before their title. target and alarm are the limits of the run's own alarms. The "
         "arrows move a crosshair: the titles then say the exact values there, the last line the step, the tokens and "
         "the time. + and - zoom, < and > move along, 0 shows all, f follows the newest step.\n\n"
+        "The samples are the model's answers, a prompt at a time: n and N go through the steps, j and k through the "
+        "prompts. Words are marked that another step's answer has not (b says which step), or tokens by their "
+        "log-ratio to the reference. F flags an answer, and M makes a pair set of all flagged ones.\n\n"
         "Nothing here touches the run, but S and R: S finishes the step, writes a checkpoint and ends; R goes on from "
         "the newest checkpoint. Leave as you like, the run goes on."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "view('')", "curves", id="curves.curves", tooltip="Back to the curves."),
         Binding("s", "view('samples')", "samples", id="curves.samples", tooltip="What the model says, step by step."),
-        Binding("n,right", "step(1)", "later", id="curves.later", tooltip="The samples of the next step."),
-        Binding("N,left", "step(-1)", "earlier", id="curves.earlier", tooltip="The samples of the step before."),
         Binding("l", "view('log')", "log", id="curves.log", tooltip="The end of its log, as it grows."),
         Binding("m", "view('metrics')", "metrics", id="curves.metrics", tooltip="Every metric with its last value."),
         Binding("enter,a", "compare", "compare", key_display="enter", id="curves.compare",
@@ -126,8 +127,6 @@ class Curves(Station):
         match action:
             case "view":
                 return summary is not None and parameters[0] != self._view
-            case "step":
-                return self._view == "samples"
             case "stop":
                 return summary is not None and is_alive(summary)
             case "resume":
@@ -155,7 +154,7 @@ class Curves(Station):
         self.subject = run.id
         self._curves, self._samples, self._looked, self._run = RunCurves(run), RunSamples(run.folder), None, run
         self._plots.show_run(self._curves)
-        self.query_one("#samples", SamplesPage).show_run(self._samples)
+        self.query_one("#samples", SamplesPage).show_run(run, self._samples)
         self.say_where(run.id)
 
     def _look(self) -> Look:
@@ -225,9 +224,6 @@ class Curves(Station):
         if self._curves is not None:
             rows = metric_rows(self._curves.log, plain=self.workbench_app.plain)
             self.query_one("#metrics", RowList).show([Row(name, cells) for name, cells in rows])
-
-    def action_step(self, by: int) -> None:
-        self.query_one("#samples", SamplesPage).step(by)
 
     # Keys.
 

@@ -32,6 +32,14 @@ class Sample:
     figures: str
     """Length, how it ended, reward and log-ratio, in words; without what is not known."""
     logratio: float | None
+    """Of all its tokens together, nats; None where it was not measured."""
+    key: str = ""
+    """The same for answers to the same prompt at other steps."""
+    ratios: tuple[float, ...] = ()
+    """Of each token, nats."""
+    ends: tuple[int, ...] = ()
+    """Characters of the completion up to the end of each token; empty where that is not known."""
+    reward: float | None = None
 
 
 class RunSamples:
@@ -85,7 +93,20 @@ def _sample(attempt: int, line: dict[str, Any]) -> Sample:
     if logratio is not None:
         parts.append(f"log-ratio {short_number(logratio)} nats")
     prompt, completion = (_text(line.get(key)) for key in ("prompt", "completion"))
-    return Sample(attempt, prompt, completion, " · ".join(parts), logratio)
+    key = line.get("prompt_id")
+    reward = line.get("reward")
+    return Sample(
+        attempt, prompt, completion, " · ".join(parts), logratio, key if isinstance(key, str) and key else prompt,
+        tuple(values), _ends(line.get("ends"), len(values), len(completion)),
+        float(reward) if isinstance(reward, (int, float)) and not isinstance(reward, bool) else None,
+    )  # fmt: skip
+
+
+def _ends(found: object, tokens: int, characters: int) -> tuple[int, ...]:
+    """The ends of tokens, where they are as many as the tokens, in order and inside the completion."""
+    if not isinstance(found, list) or len(found) != tokens or not all(type(end) is int for end in found):
+        return ()
+    return tuple(found) if found == sorted(found) and found[0] >= 0 and found[-1] <= characters else ()
 
 
 def _text(value: object) -> str:

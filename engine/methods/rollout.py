@@ -17,6 +17,7 @@ import torch
 from engine.data.examples import PromptExample
 from engine.data.host_copies import on_device
 from engine.data.packing import Document, PackedBatch, pack
+from engine.data.token_places import token_ends
 from engine.methods.method import Metric, seed_of
 from engine.methods.rewards import Rewards
 from engine.methods.shared_rollouts import micro_batches_with_owner, tell_measurements
@@ -239,14 +240,16 @@ def sample_rows(
     for i in [i for i in shown if i < len(prompts)]:
         b, d = place[i]
         logratio = (b.log_probs_N - b.reference_N)[b.batch.document_N == d]
+        text = tokenizer.decode(completions[i].ids)
         rows.append(
             {
                 "prompt_id": prompts[i].id,
                 "prompt": prompts[i].text,
-                "completion": tokenizer.decode(completions[i].ids),
+                "completion": text,
                 "reward": float(b.score_D[d]),
                 **({"scores": scores} if (scores := rewards.in_words(b.raw_DK[d])) else {}),
                 "logratio": [round(x, 5) for x in logratio.tolist()],
+                "ends": token_ends(tokenizer.decode, completions[i].ids, text),
                 "length": len(completions[i].ids),
                 "stopped": completions[i].stopped,
             }

@@ -5,8 +5,8 @@ be laid beside the metrics of that step. Completions are strangers' text: whoeve
 `engine.run.safe_text.safe`.
 
     {"schema", "step", "attempt", "time", "source": "probe" | "greedy" | "rollout", "prompt_id", "prompt",
-     "completion", "reward"?, "scores"?, "logratio"?: [log p_policy - log p_reference of each token, nats], "length",
-     "stopped"}
+     "completion", "reward"?, "scores"?, "logratio"?: [log p_policy - log p_reference of each token, nats],
+     "ends"?: [characters of the completion up to the end of each token], "length", "stopped"}
 
 A probe's sampled answers are "probe", its most likely ones "greedy": those carry no log-ratio, since a mean over them
 would look like a KL and be none.

@@ -8,6 +8,7 @@ import pytest
 from textual.pilot import Pilot
 
 from engine.run.locks import hold
+from engine.run.samples_log import append_samples
 from screens.app import WorkbenchApp
 from screens.line import Line
 from screens.plot_widget import Plot
@@ -142,3 +143,38 @@ def test_panels_are_hidden_moved_and_remembered_for_the_method(
 
     drive(again, workspace, station="curves", subject=RUN, settings=kept)
     assert read_settings(settings_path()).curves == {}
+
+
+def test_samples_prompt_by_prompt_with_marks_and_flags(workspace: Workspace) -> None:
+    folder = recorded(workspace)
+    rows = [
+        {"prompt_id": str(i), "prompt": f"Question {i}?", "completion": f"Answer {i} is here.", "logratio": [1.5, -0.5],
+         "ends": [6, 16 + 1], "length": 2, "stopped": True, "reward": 0.5}
+        for i in range(2)
+    ]  # fmt: skip
+    append_samples(folder, 0, 1, "rollout", [{**row, "completion": f"Old {row['completion']}"} for row in rows])
+    append_samples(folder, 200, 1, "rollout", rows)
+
+    async def script(app: WorkbenchApp, pilot: Pilot[int]) -> None:
+        await sees(pilot, "rewards/margins")
+        await pilot.press("s")
+        await sees(pilot, "step 200 · rollout · 5 of 5 · 2 answers")
+        await sees(pilot, "step 0: words new: 0, gone: 1")
+        await pilot.press("d")
+        await sees(pilot, "+ above 0.1 nats, # above 1")
+        await until(pilot, lambda: "######-----------" in text_of(app))
+        await pilot.press("d", "j")
+        await sees(pilot, "Question 1?")
+        await pilot.press("M")
+        await sees(pilot, "nothing is flagged yet")
+        await pilot.press("F")
+        await sees(pilot, "1 flagged in this run")
+        await sees(pilot, "F 2 tokens · reward 0.500")
+        await pilot.press("M")
+        await sees(pilot, "Name of the pair set of 1 flagged answers?")
+        await pilot.press("enter")
+        await until(pilot, lambda: workspace.names("pairs") == ["flagged-test"])
+        await pilot.press("N", "N", "N", "b", "F")
+        await sees(pilot, "is the same: nobody could prefer one")
+
+    drive(script, workspace, station="curves", subject=RUN)
