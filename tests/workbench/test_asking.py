@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sample_data import ROOT
 from workbench import asking, generation
 from workbench.asking import ask
 from workbench.canonical_rows import PromptRow, user
 from workbench.errors import WorkbenchError
 from workbench.generation import Sampling
 from workbench.model_names import ResolvedModel
-from workbench.workspace import Workspace
+from workbench.workspace import Workspace, init
 
 PROMPTS: list[PromptRow] = [{"id": f"d:{n}", "prompt": [user(f"q{n}")], "tags": {}} for n in range(7)]
 MODELS = [ResolvedModel(name, Path(f"/nowhere/{name}"), sha256=name) for name in ("one", "two")]
@@ -93,3 +97,30 @@ def test_without_a_workspace_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) ->
     for _ in range(2):
         ask(MODELS[:1], PROMPTS, SAMPLING, quiet=True)
     assert len(child.asked) == 8
+
+
+@pytest.mark.slow
+def test_a_set_that_was_killed_while_the_sample_model_answered_is_that_of_an_unbroken_run(tmp_path: Path) -> None:
+    asked = str(ROOT / "data" / "prompts_train.jsonl")
+    make = ["pairs", "make", "p", "--prompts", "prompts", "--model", "sample", "--samples", "2", "--limit", "250",
+            "--max-new-tokens", "32", "--device", "cpu", "--threads", "1", "--pairing", "all"]  # fmt: skip
+
+    def command(*arguments: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-m", "workbench", *arguments], stderr=subprocess.DEVNULL,
+                                stdout=subprocess.DEVNULL)  # fmt: skip
+
+    for name in ("broken", "whole"):
+        made = init(tmp_path / name)
+        assert command("data", "add", asked, "--name", "prompts", "--workspace", str(made.root)).wait() == 0
+    where = tmp_path / "broken" / "blobs"
+    first = command(*make, "--workspace", str(tmp_path / "broken"))
+    while not [part for part in where.glob("*.part") if part.read_bytes().count(b"\n") >= asking.BLOCK]:
+        assert first.poll() is None, "it ended before it could be killed"
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    assert not (tmp_path / "broken" / "pairs" / "p").exists()
+    for name in ("broken", "whole"):
+        assert command(*make, "--workspace", str(tmp_path / name)).wait() == 0
+    sets = [(tmp_path / name / "pairs" / "p" / "pairs.parquet").read_bytes() for name in ("broken", "whole")]
+    assert sets[0] == sets[1]
