@@ -1,0 +1,176 @@
+"""Inspecting ten million rows: first rows, pages, sort, filter, an index of JSON lines, and the end of a runaway query.
+
+    python -m tests.benchmarks.inspect_speed [--rows 10000000] [--keep FOLDER] [--only WHAT]
+
+Prints medians of five beside the targets; nothing is asserted. The figures of the app are taken over a pseudo-terminal
+as in `app.py`, a blank Textual app subtracted; harlequin and visidata are timed on the same file where they are
+installed. (It is not called inspect.py: a script in this folder would then import it in the place of Python's own.)
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.benchmarks.app import TIMES, Bench, Figure, first_rows, page_down
+from tests.benchmarks.grid_data import PAGE_ROWS, WORD
+from tests.screens.pty_terminal import PtyTerminal
+from workbench.child_programs import child_environment
+from workbench.dataset_reading import FileKind
+from workbench.dataset_window import RowWindow, open_window
+from workbench.dataset_window_jsonl import JsonLinesWindow
+from workbench.row_query import rows_of_query
+
+LINES_BYTES = 300_000_000
+RUNAWAYS = {
+    "a fold over a list": "SELECT list_reduce(range(50000000), lambda a, b: (a + b) % 1000003)",
+    "a cross join": "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a.range * b.range % 7 = 3",
+    "a recursion": "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT max(n) FROM r",
+    "a sort": "SELECT * FROM range(2000000000) ORDER BY hash(range)",
+}
+BEGUN_S = 1.5
+"""A query has run so long when it is ended."""
+
+
+def sort_and_filter(bench: Bench) -> Iterator[Figure]:
+    """The data part alone: from the line to the first page of its rows."""
+    bench.large()
+    window = open_window(bench.folder / f"rows-{bench.rows}.parquet", FileKind("parquet"))
+    try:
+        window.rows(0, PAGE_ROWS)
+        took = _medians(lambda: _first_page(window, "sort -tokens"))
+        yield Figure("sort by an integer, to the first page", took, None, 2000, "ms")
+        took = _medians(lambda: _first_page(window, WORD))
+        yield Figure(f"first {PAGE_ROWS} hits of a common text", took, None, 200, "ms")
+        took = _medians(lambda: _first_page(window, f"tokens > 50 and prompt has {WORD}"))
+        yield Figure("the same among rows of a condition", took, None, 200, "ms")
+    finally:
+        window.close()
+
+
+def json_lines(bench: Bench) -> Iterator[Figure]:
+    """A file of JSON lines: to its whole index, and a page in its middle."""
+    file = bench.folder / "lines.jsonl"
+    if not file.exists():
+        line = (
+            b'{"prompt": "' + b"how do I true a wheel? " * 12 + b'", "completion": "' + b"turn by turn. " * 20 + b'"}\n'
+        )
+        with open(file, "wb") as target:
+            for _ in range(LINES_BYTES // (1000 * len(line))):
+                target.write(line * 1000)
+    yield Figure("300 MB of JSON lines, indexed", _medians(lambda: _indexed(file)), None, 200, "ms")
+    window = JsonLinesWindow(file)
+    while not window.complete:
+        time.sleep(0.01)
+    middle = window.rows_so_far // 2
+    yield Figure("  a page in their middle", _medians(lambda: window.rows(middle, PAGE_ROWS)), None, 5, "ms")
+    window.close()
+
+
+def runaways(bench: Bench) -> Iterator[Figure]:
+    """From ctrl+c to the death of the process in which the query runs."""
+    from workbench.workspace import init
+
+    root = bench.folder / "asking"
+    if not root.exists():
+        init(root)
+    for what, query in RUNAWAYS.items():
+        times = [_ended(root, query) for _ in range(TIMES)]
+        yield Figure(
+            f"{what}, ctrl+c to its death", statistics.median(times), None, 700, "ms", f"worst {max(times):.0f}"
+        )
+
+
+def visidata(bench: Bench) -> Iterator[Figure]:
+    """visidata on the same file, once: from its start to the first rows."""
+    bench.large()
+    file = bench.folder / f"rows-{bench.rows}.parquet"
+    with PtyTerminal([shutil.which("vd") or "", str(file)], size=(120, 40)) as terminal:
+        begun = time.monotonic()
+        terminal.until(lambda: "forum" in terminal.text, "visidata's rows", 600)
+        yield Figure("visidata, to its first rows", 1000 * (time.monotonic() - begun), None, float("inf"), "ms")
+
+
+FIGURES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
+    "first": first_rows, "pages": page_down, "sort": sort_and_filter, "lines": json_lines, "sql": runaways,
+}  # fmt: skip
+if shutil.which("vd"):
+    FIGURES["visidata"] = visidata
+
+
+def _first_page(window: RowWindow, line: str) -> None:
+    numbers: list[int] = []
+    for found in rows_of_query(window, line):
+        numbers += found.numbers[:PAGE_ROWS]
+        if len(numbers) >= PAGE_ROWS:
+            break
+    window.rows_at(numbers[:PAGE_ROWS])
+
+
+def _indexed(file: Path) -> None:
+    window = JsonLinesWindow(file)
+    while not window.complete:
+        time.sleep(0.001)
+    window.close()
+
+
+def _ended(root: Path, query: str) -> float:
+    """Milliseconds from SIGINT until neither the command nor the query's process is there."""
+    command = subprocess.Popen(
+        [sys.executable, "-P", "-m", "workbench", "--workspace", str(root), "sql", query],
+        env=child_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    children = Path(f"/proc/{command.pid}/task/{command.pid}/children")
+    while not (found := children.read_text().split()):
+        time.sleep(0.01)
+    time.sleep(BEGUN_S)
+    child = Path(f"/proc/{found[0]}")
+    at = time.monotonic()
+    command.send_signal(signal.SIGINT)
+    while child.exists():
+        time.sleep(0.001)
+    took = 1000 * (time.monotonic() - at)
+    command.wait()
+    return took
+
+
+def _medians(call: Callable[[], object]) -> float:
+    times = []
+    for _ in range(TIMES):
+        at = time.perf_counter()
+        call()
+        times.append(1000 * (time.perf_counter() - at))
+    return statistics.median(times)
+
+
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--keep", type=Path, help="a folder for the data, used again the next time")
+    parser.add_argument("--only", choices=list(FIGURES), action="append")
+    args = parser.parse_args()
+    folder = args.keep or Path(tempfile.mkdtemp(prefix="inspect-speed-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {args.rows:,} rows; medians of {TIMES}")
+    try:
+        for name in args.only or FIGURES:
+            for figure in FIGURES[name](Bench(folder, args.rows)):
+                print(figure.line(), flush=True)
+    finally:
+        if args.keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
