@@ -14,8 +14,7 @@ from textual.message import Message
 
 from screens.curves_panels import ArrangePanels
 from screens.plot_grid import PlotGrid
-from workbench.curve_panels import panels_of
-from workbench.curve_scenes import scenes_of
+from workbench.curve_scenes import panels_known, scenes_of
 from workbench.curve_view import CurveView
 from workbench.curves import Glance, RunCurves
 from workbench.run_health import Health
@@ -147,7 +146,7 @@ class PlotsPage(PlotGrid, can_focus=True):
         glance, curves = self._glance, self._curves
         if glance is not None and curves is not None:
             method = glance.summary.method
-            panels = panels_of(method, list(curves.log.metrics), curves.config)
+            panels = panels_known(glance, curves)
             self.app.push_screen(
                 ArrangePanels(method, panels, self._choice(method)), lambda choice: self._arranged(method, choice)
             )

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from engine.run.config import RunConfig
 
 STEP, TOKENS, EPISODES, TIME = "step", "tokens", "episodes", "time"
+NATS = "kl"
+"""The KL to the reference, whose places are thousandths of a nat."""
 KINDS = (STEP, TOKENS, EPISODES, TIME)
 TOKEN_METRIC = "num_tokens"
 LONGEST_GAP_S = 6 * 3600.0
@@ -37,10 +39,12 @@ class XAxis:
     @property
     def label(self) -> str:
         """At most six letters."""
-        return {EPISODES: "epis."}.get(self.kind, self.kind)
+        return {EPISODES: "epis.", NATS: "KL"}.get(self.kind, self.kind)
 
     def words(self, place: int) -> str:
-        """A place: 1,320 steps, 1.2M tokens, 2:05:10 hours."""
+        """A place: 1,320 steps, 1.2M tokens, 2:05:10 hours, 3.2 nats."""
+        if self.kind == NATS:
+            return f"{place / 1000:.3g}"
         if self.kind == TIME:
             seconds = place // 1000
             hours, rest = divmod(seconds, 3600)

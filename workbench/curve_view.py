@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left, bisect_right
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 
 from workbench.curve_axes import EPISODES, STEP, TIME, TOKENS, AxisView, XAxis, episodes_a_step, kinds_of
 from workbench.curve_window import Window, followed, panned, zoomed
 from workbench.curves import Event, Points, RunCurves, x_range
 from workbench.plot_scene import SMOOTHINGS
+from workbench.reward_against_kl import KEY, points_against_kl, reward_of
+from workbench.run_watch import KL
 
 CROSS_STOPS = 60
 """Steps of the crosshair from one end of what is shown to the other."""
@@ -42,6 +45,8 @@ class CurveView:
         self.paused_at: int | None = None
         """The last step when drawing was stopped."""
         self._held: _Held | None = None
+        self._against = Points()
+        self._against_state: object = None
 
     # What is shown.
 
@@ -70,8 +75,21 @@ class CurveView:
 
     @property
     def metrics(self) -> Mapping[str, Points]:
-        """Every curve over this axis, as far as it is shown."""
-        return self._axis if self._held is None else self._held
+        """Every curve over this axis, as far as it is shown, and that of the reward over the KL."""
+        curves = self._axis if self._held is None else self._held
+        against = self.against_kl
+        return ChainMap({KEY: against}, curves) if len(against) else curves  # type: ignore[arg-type]
+
+    @property
+    def against_kl(self) -> Points:
+        """The reward over the sampled KL; the same object while nothing was added."""
+        metrics = self._axis_log.metrics
+        reward = reward_of(metrics)
+        state = [(id(points), len(points)) for name in (KL, reward) if (points := metrics.get(name)) is not None]
+        if (state, reward) != self._against_state and self.paused_at is None:
+            self._against_state = (state, reward)
+            self._against = points_against_kl(metrics, reward)
+        return self._against
 
     @property
     def shown(self) -> Window:

@@ -17,8 +17,10 @@ from workbench.curves import Points, RunCurves
 from workbench.panel_limits import with_limits
 from workbench.plot_canvas import RUNS
 from workbench.plot_scene import SMOOTHINGS, Scene
+from workbench.reward_against_kl import KEY, panel_against_kl, points_against_kl, reward_of, scene_against_kl
 from workbench.run_comparison import why_not_comparable
 from workbench.run_comparison_choice import GroupCurve, mean_curve
+from workbench.run_watch import KL
 from workbench.several_runs import Seen, letter_of
 
 STYLES = ("line", "dashes", "dots", "long-dashes")
@@ -119,7 +121,25 @@ class OverlayView:
                 Scene(several, shown.first, shown.last, (), "no values", self.log, SMOOTHINGS[self.smoothing],
                       XAxis(self.kind), self.cross)
             )  # fmt: skip
+        if (against := self._against_kl(curves)) is not None:
+            scenes.insert(min(2, len(scenes)), against)
         return scenes, curves
+
+    def _against_kl(self, curves: dict[str, Points]) -> Scene | None:
+        """The reward of each run over its sampled KL; None where no run has both."""
+        assert self._seen is not None
+        rewards = {place: name for place, run in enumerate(self._seen.runs) if (name := reward_of(run.log.metrics))}
+        if not rewards:
+            return None
+        traces = []
+        for place in rewards:
+            mark, key = self._seen.marks[place], f"{place}/{KEY}"
+            curves[key] = points_against_kl(self._seen.runs[place].log.metrics, rewards[place])
+            style = STYLES[mark % len(STYLES)]
+            traces.append(Trace(key, self._caution(KL, place), style, ink=mark % len(RUNS), letter=letter_of(mark)))
+        names = "/".join(dict.fromkeys(rewards.values()))
+        panel = panel_against_kl(names, tuple(traces))
+        return scene_against_kl(panel, [curves[trace.metric] for trace in traces], log=self.log)
 
     # One panel for each metric, held-out ones before those of training.
 
