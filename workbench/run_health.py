@@ -30,6 +30,8 @@ TREND_POINTS = 10
 """Values that are compared with as many before them, at most; a quarter of all where there are fewer."""
 FEW = 4
 """Values in a row that must go one way where there are too few to compare."""
+SURE_OF_TREND = 3.0
+"""Standard errors beyond which values go somewhere: they are looked at again and again, and noise is not to be told."""
 SURE = 2.0
 """Standard errors beyond which a difference is more than noise."""
 LEAST_EVALUATIONS = 3
@@ -131,7 +133,7 @@ def trend_of(points: Points | None, *, every: int = TREND_POINTS) -> str:
         return ""
     apart = statistics.fmean(now) - statistics.fmean(before)
     error = math.sqrt(statistics.variance(now) / len(now) + statistics.variance(before) / len(before))
-    if abs(apart) <= SURE * error or apart == 0:
+    if abs(apart) <= SURE_OF_TREND * error or apart == 0:
         return ""
     return "rising" if apart > 0 else "falling"
 

@@ -118,7 +118,7 @@ class TestNumbers:
 class TestTrends:
     def test_noise_has_none(self) -> None:
         said = [trend_of(points([random.Random(seed).gauss(0, 1) for _ in range(80)])) for seed in range(200)]
-        assert sum(map(bool, said)) <= 24, "beyond two standard errors of twenty values: one in fourteen by chance"
+        assert sum(map(bool, said)) <= 6, "beyond three standard errors of twenty values: one in a hundred by chance"
 
     def test_what_goes_up_or_down_is_said(self) -> None:
         assert trend_of(points([float(step) for step in range(8)])) == "rising"
