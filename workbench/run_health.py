@@ -123,7 +123,7 @@ def trend_of(points: Points | None, *, every: int = TREND_POINTS) -> str:
         return ""
     count = len(points)
     some = min(every, count // 4)
-    if some < 2:  # too few for errors: as many in a row that go one way
+    if some < 3:  # too few for errors: as many in a row that go one way
         last = list(points.values[max(0, count - FEW) : count])
         ways = {(after > before) - (after < before) for before, after in pairwise(last)} if len(last) == FEW else {0}
         return "rising" if ways == {1} else "falling" if ways == {-1} else ""
