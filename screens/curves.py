@@ -18,6 +18,7 @@ from screens.curves_choice import ask_for_runs
 from screens.curves_plots import PlotsPage
 from screens.curves_samples import SamplesPage
 from screens.line import Line
+from screens.modals import AskText
 from screens.narrow_updates import NarrowCompositor
 from screens.row_list import Column, Row, RowList
 from screens.run_orders import ask_to_stop, resume
@@ -77,6 +78,8 @@ class Curves(Station):
         Binding("c", "view('')", "curves", id="curves.curves", tooltip="Back to the curves."),
         Binding("s", "view('samples')", "samples", id="curves.samples", tooltip="What the model says, step by step."),
         Binding("l", "view('log')", "log", id="curves.log", tooltip="The end of its log, as it grows."),
+        Binding("slash", "search_log", "search", key_display="/", id="curves.search_log",
+                tooltip="In the log, keep the lines that hold a text."),
         Binding("m", "view('metrics')", "metrics", id="curves.metrics", tooltip="Every metric with its last value."),
         Binding("enter,a", "compare", "compare", key_display="enter", id="curves.compare",
                 tooltip="Its answers beside another model's."),
@@ -97,6 +100,8 @@ class Curves(Station):
         self._compositor = NarrowCompositor()
         self._view = ""
         self._looked: Look | None = None
+        self._searched = ""
+        """What is looked for in the log."""
         self._curves: RunCurves | None = None
         self._samples: RunSamples | None = None
         self._run: Run | None = None
@@ -125,6 +130,8 @@ class Curves(Station):
             return False
         summary = self._glance.summary if self._glance else None
         match action:
+            case "search_log":
+                return self._view == "log"
             case "view":
                 return summary is not None and parameters[0] != self._view
             case "stop":
@@ -193,7 +200,7 @@ class Curves(Station):
             case "samples":
                 self.query_one("#samples", SamplesPage).show(self._curves.log.superseded)
             case "log":
-                self.query_one("#log", TextView).show([Block("\n".join(log) or "the log is empty")])
+                self._show_log(log)
             case "metrics":
                 self._show_metrics()
             case _:
@@ -219,6 +226,12 @@ class Curves(Station):
         _put(self.query_one("#reason", Line), reason, style or "$text-muted")
         mark, tone = {"bad": ("▲ ", "bold $error"), "good": ("✓ ", "$success")}.get(health.tone, ("", "$text-muted"))
         _put(self.query_one("#health", Line), f"{mark}{health.words}" if health.words else "", tone)
+
+    def _show_log(self, log: tuple[str, ...]) -> None:
+        wanted = self._searched.casefold()
+        lines = [line for line in log if wanted in line.casefold()]
+        nothing = f"no line of the last {len(log):,} holds {self._searched!r}" if wanted else "the log is empty"
+        self.query_one("#log", TextView).show([Block("\n".join(lines) or nothing)])
 
     def _show_metrics(self) -> None:
         if self._curves is not None:
@@ -263,6 +276,16 @@ class Curves(Station):
 
     def action_compare(self) -> None:
         self.workbench_app.go("compare", self.subject)
+
+    def action_search_log(self) -> None:
+        def search(text: str | None) -> None:
+            if text is not None:
+                self._searched = text
+                self.say(f"the lines that hold {text!r}; / and nothing shows all" if text else "")
+                if self._looked is not None:
+                    self._show(self._looked)
+
+        self.app.push_screen(AskText("Which lines of the log? Empty for all.", value=self._searched), search)
 
     def action_overlay(self) -> None:
         ask_for_runs(self, self.subject)

@@ -193,6 +193,10 @@ def test_the_log_and_the_way_back(workspace: Workspace) -> None:
         with folder.log_path.open("a") as log:
             log.write("one line more\n")
         await sees(pilot, "one line more")
+        await pilot.press("slash", *"LINE MORE", "enter")
+        await until(pilot, lambda: "a line" not in text_of(app) and "one line more" in text_of(app))
+        await pilot.press("slash", *"ever", "enter")
+        await sees(pilot, "no line of the last 3 holds 'ever'")
         await pilot.press("c")
         await sees(pilot, "rewards/margins")
         await pilot.press("L")
