@@ -53,17 +53,20 @@ class Canvas:
 
     def vertical(self, x: int, top: int, bottom: int, tone: int) -> None:
         """Set the dots of one column from `top` to `bottom`; what lies outside is left out."""
-        top, bottom = max(0, top), min(DOWN * self.height - 1, bottom)
+        # The innermost loop of every panel: without calls.
+        most = DOWN * self.height - 1
+        top, bottom = (top if top > 0 else 0), (bottom if bottom < most else most)
         if top > bottom:
             return
         cell, side = x >> 1, _RUNS[x & 1]
-        for row in range(top >> 2, (bottom >> 2) + 1):
-            begin, end = max(top - DOWN * row, 0), min(bottom - DOWN * row, DOWN - 1)
-            tones = self.tones[row]
-            if tones[cell] == REFERENCE:
-                self.bits[row][cell] = 0
-            self.bits[row][cell] |= side[begin][end]
-            tones[cell] = max(tones[cell], tone)
+        first, last = top >> 2, bottom >> 2
+        for row in range(first, last + 1):
+            dots = side[top & 3 if row == first else 0][bottom & 3 if row == last else 3]
+            tones, bits = self.tones[row], self.bits[row]
+            before = tones[cell]
+            bits[cell] = dots if before == REFERENCE else bits[cell] | dots
+            if tone > before:
+                tones[cell] = tone
 
     def level(self, y: int) -> None:
         """A dotted line across, where nothing is drawn yet."""

@@ -296,4 +296,8 @@ def _dot(scale: Axis, value: float, rows: int) -> int:
 
 
 def _dots(scale: Axis, values: Sequence[float], rows: int) -> list[int]:
-    return [0 if value != value else _dot(scale, value, rows) for value in values]
+    if scale.log:
+        return [0 if value != value else _dot(scale, value, rows) for value in values]
+    # As `_dot`, written out: twenty runs in six panels ask for 50,000 of them.
+    low, span, most = scale.low, scale.high - scale.low, rows - 1
+    return [0 if v != v else math.floor((1 - (v - low) / span) * most + 0.5) for v in values]
