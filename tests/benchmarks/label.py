@@ -153,7 +153,7 @@ def ours(workspace: Workspace, size: tuple[int, int], keys: int) -> dict[str, Ta
         terminal.sees("wheel")
         terminal.settle(1.0)
         found: dict[str, Taken | int] = {"a verdict": press(terminal, [str(n % 5 + 1) for n in range(keys)])}
-        found["a page on"] = press(terminal, [PAGE_DOWN] * 6)
+        found["a page on"] = press(terminal, [PAGE_DOWN] * 4)
         found["undo"] = press(terminal, ["u"] * 6)
         found["the difference"] = press(terminal, ["d"] * 8)
         found["idle"] = terminal.read(IDLE_S)
