@@ -47,6 +47,7 @@ def exact_first_token_kl(roles: RoleModel, prompt: PromptExample) -> float:
     return float((logs[0].exp() * (logs[0] - logs[1])).sum())
 
 
+@pytest.mark.slow
 def test_one_token_answers_agree_with_the_exact_divergence(tiny_model: Any, tiny_model_folder: Path) -> None:
     roles = shaken(tiny_model)
     asked = prompts(600)

@@ -81,6 +81,7 @@ def test_a_query_and_its_answer(
     assert not list(queries_cache().iterdir()), "what was shown is removed with the screen"
 
 
+@pytest.mark.slow
 def test_what_is_made_of_an_answer(workspace: Workspace, tmp_path: Path) -> None:
     async def script(app: WorkbenchApp, pilot: Any) -> None:
         await sees(pilot, "16 views")

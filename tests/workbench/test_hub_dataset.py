@@ -87,6 +87,7 @@ def test_a_saved_folder_becomes_a_dataset_of_its_own(workspace: Workspace, saved
     assert open_dataset(workspace, "one") == added
 
 
+@pytest.mark.slow
 def test_splits_are_chosen_by_name_and_listed_otherwise(workspace: Workspace, saved: Path) -> None:
     with pytest.raises(UnreadableData, match=r"name one of its splits.*train_prefs, test_prefs"):
         add_dataset(workspace, saved / "splits")
@@ -172,6 +173,7 @@ def test_a_revision_is_asked_for_everywhere_and_recorded() -> None:
     assert (hub.asked, details["revision"]) == ({"v2"}, "v2")
 
 
+@pytest.mark.slow
 def test_a_hub_dataset_from_the_cache_with_configuration_split_and_commit(
     workspace: Workspace, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,6 +107,7 @@ print(peak_bytes() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the kernel tells no peak")
 def test_slices_take_each_others_memory() -> None:
     """Logits of 200 MB in 7 slices: what a slice leaves behind must not keep the next from its place in the heap."""
