@@ -39,6 +39,10 @@ class GatedBlock:
     query_heads: int
     head_width: int
 
+    def groups(self) -> tuple[LinearGroup, ...]:
+        """All products of the layer, in the order in which they are worked."""
+        return self.inwards, self.outwards, self.wide, self.down
+
 
 @dataclass(frozen=True)
 class BlockAdapters:
@@ -52,7 +56,7 @@ class BlockAdapters:
     @classmethod
     def of(cls, block: GatedBlock) -> BlockAdapters | None:
         """None where some layer of the block is more than `LinearGroup` can do."""
-        found = [group.adapters() for group in (block.inwards, block.outwards, block.wide, block.down)]
+        found = [group.adapters() for group in block.groups()]
         inwards, outwards, wide, down = found
         if inwards is None or outwards is None or wide is None or down is None:
             return None
@@ -85,7 +89,7 @@ class BeforeAttention(torch.autograd.Function):
         y_TO, kept = block.inwards.forward(h_TH, adapters)
         y_Tnd = y_TO.unflatten(1, (-1, block.head_width))
         keys = (y_Tnd.shape[1] - block.query_heads) // 2
-        turned_Tnd = _turned(y_Tnd[:, :-keys], cos_Td.to(work), sin_Td.to(work)).to(x_TH.dtype)
+        turned_Tnd = turned(y_Tnd[:, :-keys], cos_Td.to(work), sin_Td.to(work)).to(x_TH.dtype)
         value_Tmd = y_Tnd[:, -keys:].to(x_TH.dtype, copy=True, memory_format=torch.contiguous_format)
         ctx.save_for_backward(x_TH, cos_Td, sin_Td, scale_T1, *_arrays(kept))
         ctx.block, ctx.adapters = block, adapters
@@ -97,7 +101,7 @@ class BeforeAttention(torch.autograd.Function):
         x_TH, cos_Td, sin_Td, scale_T1, *kept_arrays = ctx.saved_tensors
         block, adapters, kept = ctx.block, ctx.adapters, _kept(kept_arrays)
         dturned_Tnd = widened(torch.cat([dquery, dkey], 1))
-        back_Tnd = _turned(dturned_Tnd, cos_Td.to(dturned_Tnd.dtype), -sin_Td.to(dturned_Tnd.dtype))
+        back_Tnd = turned(dturned_Tnd, cos_Td.to(dturned_Tnd.dtype), -sin_Td.to(dturned_Tnd.dtype))
         dy_TO = torch.cat([back_Tnd, dvalue.to(back_Tnd.dtype)], 1).flatten(1)
         dh_TH, dlow_TR = block.inwards.backward(dy_TO, kept)
         found = _behind_norm(adapters, kept, dlow_TR, dy_TO, x_TH, scale_T1, block.first_norm)
@@ -158,7 +162,7 @@ class BehindAttention(torch.autograd.Function):
         return dsum_TH, dattended_TO.to(attended_TO.dtype), None, None, *of_outwards, *of_wide, *of_down
 
 
-def _turned(x_Tnd: torch.Tensor, cos_Td: torch.Tensor, sin_Td: torch.Tensor) -> torch.Tensor:
+def turned(x_Tnd: torch.Tensor, cos_Td: torch.Tensor, sin_Td: torch.Tensor) -> torch.Tensor:
     """Rotary position embedding (Su et al. 2021, arXiv:2104.09864) of all heads, the halves of a head being the pairs.
 
     With the sine negated it is its own inverse and so its gradient, since both halves have the same angles.

@@ -3,8 +3,8 @@
 A layer's arithmetic is asked of it and not looked up by its name: a small copy of its class, with the model's own
 config but for the sizes, must give the same values and gradients both ways, also with an attention window that is
 shorter than its documents. What differs (norms of queries and keys, other multipliers, other activations) keeps its
-own forward pass, and so does every layer where the call is not a packed row on a CPU: sampling, autocast, dropout,
-merged or stacked adapters.
+own forward pass, and so does every layer where the call is neither a packed row on a CPU nor one sampled token a row
+there: autocast, dropout, merged or stacked adapters. A sampled token goes by `gated_decoding`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from engine.data.packing import Span
 from engine.model.attention import PACKED, DocumentLayout, packed_attention
 from engine.model.gated_block import BeforeAttention, BehindAttention, BlockAdapters, GatedBlock
+from engine.model.gated_decoding import decode, decodes
 from engine.model.lora_group import LinearGroup, base_of, can_group
 
 _PARTS = {
@@ -45,6 +46,8 @@ class GatedLayer:
         if not self.is_last:
             wanted_rows = None
         layout, embeddings = kwargs.get("document_layout"), kwargs.get("position_embeddings")
+        if not args and embeddings is not None and decodes(self, hidden_states, kwargs):
+            return decode(self, hidden_states, embeddings, kwargs["past_key_values"], kwargs.get("attention_mask"))
         adapters = None
         if not args and layout is not None and embeddings is not None and self._is_plain(hidden_states, kwargs):
             adapters = BlockAdapters.of(self.gated_block)

@@ -75,25 +75,34 @@ class LinearGroup:
 
     def __init__(self, layers: Sequence[nn.Module]) -> None:
         """Moves the layers' weights into one array. `can_group` says whether they may be grouped."""
-        self._layers = list(layers)
-        bases = [base_of(layer) for layer in self._layers]
+        self.layers = list(layers)
+        bases = [base_of(layer) for layer in self.layers]
         self.weight_OI = torch.cat([base.weight.detach() for base in bases])
-        self._places = _places([base.out_features for base in bases])
-        for base, place in zip(bases, self._places, strict=True):
+        self.places = _places([base.out_features for base in bases])
+        for base, place in zip(bases, self.places, strict=True):
             base.weight.data = self.weight_OI[place]
         self.bias_O = _joined_bias(bases)
+        self.merged_OI: torch.Tensor | None = None
+        """The layers with their adapters folded in, end to end, while `merged_weights` lends them."""
 
-    def adapters(self) -> Adapters | None:
+    def whole_weight(self) -> torch.Tensor | None:
+        """What all layers together multiply by now, (O, I): merged, or without any adapter; else None."""
+        if self.merged_OI is not None:
+            return self.merged_OI
+        adapters = self.adapters()
+        return self.weight_OI if adapters is not None and not adapters.matrices else None
+
+    def adapters(self, *, dropout_counts: bool = True) -> Adapters | None:
         """Those at work now. None where a layer is more than its product and one plain adapter's, or lies elsewhere
         than it did (a model that was moved or cast)."""
         matrices: list[torch.Tensor] = []
         outputs, scalings = [], []
-        for layer, place in zip(self._layers, self._places, strict=True):
+        for layer, place in zip(self.layers, self.places, strict=True):
             if base_of(layer).weight.data_ptr() != self.weight_OI[place].data_ptr():
                 return None
             if not isinstance(layer, LoraLinear) or (layer.disable_adapters and not layer.merged):
                 continue
-            name = layer.plain_adapter()
+            name = layer.plain_adapter(dropout_counts=dropout_counts)
             if name is None:
                 return None
             matrices += [layer.lora_A[name].weight, layer.lora_B[name].weight]

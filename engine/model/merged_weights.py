@@ -3,6 +3,8 @@
 A decoded token goes through W + s B A as one product where the layer and its LoRA are three and an addition; over a few
 tokens that is more than the fold costs. The sum is made in fp32 and rounded once to the precision of the base.
 
+Layers that are worked as one (`lora_group`) are folded into one array, of which each holds its rows.
+
 Invariant: nothing of the model changes. The copies hang beside the layers and are dropped in the end, so neither base
 nor adapter drifts. Logits differ by rounding from those of the layers apart: what was sampled is scored by
 the training forward, so no loss depends on it, and which layers are folded depends on the model alone, so that a
@@ -13,9 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from engine.model.lora_group import LinearGroup
 
 
 @contextmanager
@@ -28,18 +33,42 @@ def merged_weights(model: Any) -> Iterator[int]:
     # Imported here: it loads peft, which a run of full fine-tuning does without.
     from engine.model.lora_product import LoraLinear
 
-    layers = [module for module in model.modules() if isinstance(module, LoraLinear)]
-    folded = []
+    adapters: dict[Any, str] = {}
+    for module in model.modules():
+        name = module.plain_adapter(dropout_counts=False) if isinstance(module, LoraLinear) else None
+        if name is not None:
+            adapters[module] = name
+    groups = [group for group in _groups(model) if any(layer in adapters for layer in group.layers)]
     try:
-        for layer in layers:
-            name = layer.plain_adapter(dropout_counts=False)
-            if name is not None:
+        for group in groups:
+            _merge_group(group, adapters)
+        for layer, name in adapters.items():
+            if layer.merged_OI is None:
                 layer.merged_OI = _merged(layer, name)
-                folded.append(layer)
-        yield len(folded)
+        yield len(adapters)
     finally:
-        for layer in folded:
-            layer.merged_OI = None
+        for holder in (*adapters, *groups):
+            holder.merged_OI = None
+
+
+def _groups(model: Any) -> Iterator[LinearGroup]:
+    """The layers that are worked as one, of all blocks."""
+    for module in model.modules():
+        block = getattr(module, "gated_block", None)
+        if block is not None:
+            yield from block.groups()
+
+
+def _merge_group(group: LinearGroup, adapters: dict[Any, str]) -> None:
+    """Fold a group whose layers have no other than plain adapters."""
+    if group.adapters(dropout_counts=False) is None:
+        return
+    merged_OI = group.weight_OI.clone()
+    for layer, place in zip(group.layers, group.places, strict=True):
+        if layer in adapters:
+            merged_OI[place] = _merged(layer, adapters[layer])
+            layer.merged_OI = merged_OI[place]
+    group.merged_OI = merged_OI
 
 
 def _merged(layer: Any, name: str) -> torch.Tensor:
