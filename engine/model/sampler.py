@@ -24,6 +24,7 @@ from engine.errors import DataError, ModelError
 from engine.model.attention import attention_mode
 from engine.model.cache_trial import cache_holds_the_past
 from engine.model.decode_attention import sampling_attention
+from engine.model.gated_decoding import thin_head
 from engine.model.sampling_batch import Batch, Completion, Settings, UncachedBatch, sees_all_columns
 from engine.model.static_decoding import StaticBatch
 from engine.run.memory_words import is_out_of_memory
@@ -82,7 +83,8 @@ def sample(
     rows = batch_size or _rows_that_fit(model, max((len(p) for p in prompts), default=1) + max_new_tokens)
     out: list[Completion | None] = [None] * len(prompts)
     done = 0
-    with torch.no_grad(), attention_mode(model, sampling_attention(model)), _without_dropout(model):
+    how = attention_mode(model, sampling_attention(model))
+    with torch.no_grad(), how, _without_dropout(model), thin_head(model):
         kind = _kind_of_batch(model) if prompts else Batch
         while done < len(prompts):
             tokens_a_row = len(prompts[longest_first[done]])

@@ -1,4 +1,4 @@
-"""A sampled token goes through gated layers in few calls, and draws what the layers' own forward pass draws."""
+"""A sampled token goes through gated layers in columns, and draws what the layers' own forward pass draws."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine.model import gated_layers
+from engine.model import gated_decoding, gated_layers
 from engine.model.adapters import POLICY, REFERENCE, RoleModel, build_roles
 from engine.model.sampler import Completion, sample
 from tests.engine.model.architectures import tiny_decoder
@@ -94,6 +94,48 @@ def test_finished_rows_leave(calls: list[int]) -> None:
 def test_what_is_more_keeps_its_own_pass(name: str, options: dict[str, Any], calls: list[int]) -> None:
     drawn(roles_of(tiny_decoder(name), **options))
     assert calls == []
+
+
+def test_half_precision_keeps_its_own_pass(calls: list[int]) -> None:
+    drawn(roles_of(tiny_decoder("llama").bfloat16()))
+    assert calls == []
+
+
+def test_many_rows_keep_their_own_pass_until_few_are_left(calls: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    roles = roles_of(tiny_decoder("llama"))
+    stops = (drawn(roles)[1].ids[2],)
+    del calls[:]
+    monkeypatch.setattr(gated_decoding, "MOST_ROWS", len(PROMPTS) - 1)
+    found = drawn(roles, stop_ids=stops)
+    assert calls
+    assert max(calls) == len(PROMPTS) - 1
+    monkeypatch.undo()
+    assert [c.ids for c in found] == [c.ids for c in drawn(roles, stop_ids=stops)]
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2"])
+def test_the_head_works_in_columns_while_it_samples_and_is_left_as_it_was(name: str) -> None:
+    model = tiny_decoder(name)
+    head = model.get_output_embeddings()
+    x = torch.randn(3, 1, head.weight.shape[1], generator=torch.Generator().manual_seed(1))
+    own = head(x)
+    with torch.no_grad(), gated_decoding.thin_head(model):
+        found = head(x)
+        assert found.stride(0) == 1, "a column for each row"
+        many = x.repeat(gated_decoding.MOST_ROWS, 1, 1)
+        assert head(many).is_contiguous()
+    torch.testing.assert_close(found, own)
+    with pytest.raises(RuntimeError, match="stop here"), torch.no_grad(), gated_decoding.thin_head(model):
+        raise RuntimeError("stop here")
+    assert "forward" not in vars(head)
+    with gated_decoding.thin_head(model):
+        assert head(x).requires_grad, "with a gradient it is the head itself"
+
+
+def test_a_head_with_a_bias_is_left_alone() -> None:
+    model = tiny_decoder("phi")
+    with gated_decoding.thin_head(model):
+        assert "forward" not in vars(model.get_output_embeddings())
 
 
 def test_an_adapter_that_is_not_folded_keeps_its_own_pass(calls: list[int]) -> None:
