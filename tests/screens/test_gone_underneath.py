@@ -166,6 +166,8 @@ class TestRuns:
             await sees(pilot, "done")
             await pilot.press("s")
             await sees(pilot, "the sample prompt 0")
+            await sees(pilot, "2 answers")
+            await pilot.press("j")
             await sees(pilot, "the sample prompt 2")
 
         drive(script, workspace, station="curves", subject=RUN_DONE)
