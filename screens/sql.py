@@ -120,7 +120,7 @@ class Sql(Station):
         return self.query_one(Grid)
 
     def on_mount(self) -> None:
-        self._editor.move_cursor(self._editor.document.end)
+        self._editor.select_all()  # typing replaces what is proposed, an arrow keeps it
         self._editor.focus()
         self.query_one("#views").can_focus = False
         self.query_one("#how-much", Line).show((HINT, "$text-muted"))

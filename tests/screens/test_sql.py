@@ -81,6 +81,22 @@ def test_a_query_and_its_answer(
     assert not list(queries_cache().iterdir()), "what was shown is removed with the screen"
 
 
+def test_typing_replaces_the_query_that_is_proposed_and_an_arrow_keeps_it(workspace: Workspace) -> None:
+    async def script(app: WorkbenchApp, pilot: Any) -> None:
+        await sees(pilot, "16 views")
+        await pilot.press("right", *" LIMIT 3")
+        assert _screen(app)._editor.text == "FROM answers LIMIT 3"
+
+    drive(script, workspace, station="sql", subject="answers")
+
+    async def other(app: WorkbenchApp, pilot: Any) -> None:
+        await sees(pilot, "16 views")
+        await pilot.press(*"SELECT 1")
+        assert _screen(app)._editor.text == "SELECT 1"
+
+    drive(other, workspace, station="sql", subject="answers")
+
+
 @pytest.mark.slow
 def test_what_is_made_of_an_answer(workspace: Workspace, tmp_path: Path) -> None:
     async def script(app: WorkbenchApp, pilot: Any) -> None:
