@@ -190,6 +190,7 @@ class Lint(Station):
         """The rows of the finding under the cursor, and what to do about it."""
         kind, told = self._findings.key, self._told
         one = next((found for found in told.get("findings", ()) if found["kind"] == kind), None)
+        self._rows.display = one is not None
         if one is None:
             self._rows.show([])
             self.query_one("#remedy", Line).show()

@@ -12,7 +12,7 @@ from screens.app import WorkbenchApp
 from screens.grid import Grid
 from screens.modals import AskText
 from screens.row_list import RowList
-from tests.screens.driving import SIZE, WIDE, check_golden, drive, sees, until
+from tests.screens.driving import SIZE, WIDE, check_golden, drive, sees, text_of, until
 from tests.workbench.test_lint import TOKEN, pairs
 from workbench.dataset_store import add_dataset, open_dataset
 from workbench.pair_sets import CandidatePair, create_pairs
@@ -119,6 +119,7 @@ def test_both_sides_of_a_preference_set(workspace: Workspace) -> None:
     async def script(app: WorkbenchApp, pilot: Pilot[int]) -> None:
         await sees(pilot, f"v1 (train) · {len(rows) - held_out} rows")
         await sees(pilot, "nothing was found")
+        assert "the whole dataset" not in text_of(app)
         await pilot.press("x")
         await pilot.press("t")
         await sees(pilot, f"v1 (eval) · {held_out} rows")
