@@ -12,9 +12,11 @@ from typing import ClassVar
 from rich.segment import Segment
 from rich.style import Style
 from textual.binding import Binding, BindingType
-from textual.geometry import Region, Size
+from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+
+from screens.narrow_updates import refresh_changed_lines
 
 Line = Sequence[tuple[str, str]]
 STYLES = ("faint", "title", "accent", "changed", "up", "down", "up-much", "down-much")
@@ -65,10 +67,7 @@ class MarkedView(ScrollView, can_focus=True):
             self.virtual_size = size
             self.refresh()
             return
-        for y in range(self.size.height):
-            place = y + self.scroll_offset.y
-            if before[place : place + 1] != self._lines[place : place + 1]:
-                self.refresh(Region(0, y, self.size.width, 1))
+        refresh_changed_lines(self, before, self._lines)
 
     def action_page(self, by: int) -> None:
         self.scroll_to(y=self.scroll_offset.y + by * max(1, self.size.height - 1), animate=False, immediate=True)

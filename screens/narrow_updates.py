@@ -8,10 +8,22 @@ left without a style.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.color import ColorSystem
 from rich.console import Console
 from textual._compositor import ChopsUpdate, Compositor
+from textual.geometry import Region
+from textual.scroll_view import ScrollView
 from textual.strip import Strip
+
+
+def refresh_changed_lines(view: ScrollView, before: Sequence[object], after: Sequence[object]) -> None:
+    """Draw those lines of what `view` shows again that are not what they were; its size has not changed."""
+    for y in range(view.size.height):
+        place = y + view.scroll_offset.y
+        if before[place : place + 1] != after[place : place + 1]:
+            view.refresh(Region(0, y, view.size.width, 1))
 
 
 class NarrowUpdate(ChopsUpdate):

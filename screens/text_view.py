@@ -14,10 +14,11 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.binding import Binding, BindingType
 from textual.events import Resize
-from textual.geometry import Region, Size
+from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from screens.narrow_updates import refresh_changed_lines
 from workbench.text_wrapping import fit, wrap
 
 
@@ -133,7 +134,4 @@ class TextView(ScrollView, can_focus=True):
             self.virtual_size = size
             self.refresh()
             return
-        for y in range(self.size.height):
-            place = y + self.scroll_offset.y
-            if before[place : place + 1] != lines[place : place + 1]:
-                self.refresh(Region(0, y, self.size.width, 1))
+        refresh_changed_lines(self, before, lines)

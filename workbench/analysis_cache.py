@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 
+from engine.run.user_cache import user_cache_folder
 from workbench.terminal_output import without_nonfinite
 
 _UNUSED_S = 30 * 86_400
@@ -43,8 +44,7 @@ def cached(what: Mapping[str, Any], work: Callable[[], dict[str, Any]], *, again
 
 
 def _folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "workbench" / "analyses"
+    return user_cache_folder() / "analyses"
 
 
 def _key(what: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+from engine.run.user_cache import user_cache_folder
 from workbench.dataset_reading import FileKind, RawRow, ReadEvent, place_word, read_rows
 from workbench.dataset_shapes import column_kinds
 from workbench.dataset_window import (
@@ -50,8 +51,7 @@ class _Closed(Exception):
 
 def copies_folder() -> Path:
     """Where the copies lie: $XDG_CACHE_HOME/workbench/rows; safe to delete."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "workbench" / "rows"
+    return user_cache_folder() / "rows"
 
 
 class ConvertedWindow(RowWindow):

@@ -10,7 +10,6 @@ nothing is left. Refuses to decide what is done about a finding.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -18,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from engine.run.user_cache import user_cache_folder
 from workbench.analysis_cache import cached
 from workbench.canonical_rows import text_of
 from workbench.dataset_reading import place_word
@@ -103,8 +103,7 @@ def lint_told(
 
 def _scratch() -> Path:
     """Where sketches lie meanwhile: the person's cache, because /tmp may be memory."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    folder = Path(base) / "workbench"
+    folder = user_cache_folder()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 

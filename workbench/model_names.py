@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.run.folder import RunFolder
+from engine.run.user_cache import user_cache_folder
 from workbench.child_programs import run_program
 from workbench.errors import NotFound, UsageError, WorkbenchError
 from workbench.run_list import ALIVE, RESUMABLE, Run, find_run
@@ -180,8 +181,7 @@ def _from_gguf(file: Path, written: str, quiet: bool) -> ResolvedModel:
 
 def cache_folder() -> Path:
     """Where converted models are kept: $XDG_CACHE_HOME/workbench/models; safe to delete."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "workbench" / "models"
+    return user_cache_folder() / "models"
 
 
 def _from_bare_name(workspace: Workspace | None, written: str, quiet: bool) -> ResolvedModel:

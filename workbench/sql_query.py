@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from engine.run.user_cache import user_cache_folder
 from workbench.child_programs import child_environment
 from workbench.errors import UnreadableData, UsageError, WorkbenchError
 from workbench.sql_child import Source
@@ -160,8 +161,7 @@ def run_query(
 
 def queries_cache() -> Path:
     """Where results lie while they are looked at: $XDG_CACHE_HOME/workbench/sql; safe to delete."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "workbench" / "sql"
+    return user_cache_folder() / "sql"
 
 
 def _new_folder() -> Path:

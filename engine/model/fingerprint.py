@@ -20,6 +20,7 @@ import orjson
 
 from engine.errors import ModelError
 from engine.run.durable_files import write_atomically
+from engine.run.user_cache import user_cache_folder
 
 COUNTED = (
     "*.safetensors", "*.safetensors.index.json",
@@ -34,12 +35,6 @@ _CHUNK_BYTES = 1 << 22
 
 Progress = Callable[[int, int], None]
 """Told (bytes hashed, bytes to hash)."""
-
-
-def user_cache_folder() -> Path:
-    """$XDG_CACHE_HOME/workbench, else ~/.cache/workbench: what is in it can be rebuilt."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "workbench"
 
 
 def folder_sha256(folder: Path, cache_folder: Path | None = None, progress: Progress | None = None) -> str:

@@ -30,10 +30,10 @@ import torch
 from engine.data.packing import Document, PackedBatch, pack
 from engine.errors import ModelError
 from engine.model.attention import attention_mode, per_sample
-from engine.model.fingerprint import user_cache_folder
 from engine.model.log_probs import hidden_states, token_scores
 from engine.model.own_rows import hidden_states_in_own_rows
 from engine.run.durable_files import write_atomically
+from engine.run.user_cache import user_cache_folder
 
 LENGTHS = (9, 7)
 """Tokens of the two documents; unlike, so that no kernel call holds both."""

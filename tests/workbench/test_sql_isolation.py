@@ -144,9 +144,10 @@ def test_the_settings_hold(originals: list[Path], tmp_path: Path) -> None:
     statements = [
         *(f"SELECT * FROM read_text('{path}')" for path in reads),
         "SELECT * FROM read_csv('/etc/passwd')", "SELECT * FROM glob('/etc/*')", "FROM '/etc/passwd'",
-        "SELECT * FROM read_text('http://localhost:1/')", f"ATTACH '{originals[-1]}'", "EXPORT DATABASE '/tmp/x'",
-        "INSTALL fts", "LOAD fts", "CONNECT 'quack:localhost'", "SET memory_limit = '90GB'", "RESET allowed_paths",
-        "SET enable_external_access = true", "PRAGMA threads = 9", "SELECT getenv('HOME')", "SELECT * FROM statements",
+        "SELECT * FROM read_text('http://localhost:1/')", f"ATTACH '{originals[-1]}'",
+        f"EXPORT DATABASE '{tmp_path}/x'", "INSTALL fts", "LOAD fts", "CONNECT 'quack:localhost'",
+        "SET memory_limit = '90GB'", "RESET allowed_paths", "SET enable_external_access = true",
+        "PRAGMA threads = 9", "SELECT getenv('HOME')", "SELECT * FROM statements",
     ]  # fmt: skip
     said = _confined(own, [*statements, "SELECT count(*) FROM v0"], readable=[str(originals[1])],
                      views=[str(originals[1])])  # fmt: skip

@@ -101,6 +101,14 @@ LEAKY: dict[str, tuple[str, dict[str, Any]]] = {
 MIXTURE = ("MixtralConfig", COMMON | {"num_local_experts": 4, "num_experts_per_tok": 2})
 
 
+def write_adapter(roles: Any) -> None:
+    """Fill what `roles` trains with numbers far from nothing, the same for the same shapes."""
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for parameter in roles.trainable.values():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+
+
 def tiny_decoder(name: str, *, seed: int = 0) -> Any:
     """The architecture `name` of the tables above with random weights, fp32, in eval mode."""
     import transformers

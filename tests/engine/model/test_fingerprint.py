@@ -121,10 +121,6 @@ class TestMemory:
         (tmp_path / "c").write_text("a file where the folder should be")
         assert len(file_sha256(large, tmp_path / "c")) == 64
 
-    def test_user_cache_folder(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-        assert fingerprint.user_cache_folder() == Path("/somewhere/workbench")
-
 
 def test_loads_nothing_heavy(run_isolated: Callable[[str], str]) -> None:
     code = "import sys, engine.model.fingerprint; print(sorted({'torch', 'numpy', 'transformers'} & set(sys.modules)))"

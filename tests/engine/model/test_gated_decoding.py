@@ -10,7 +10,7 @@ import torch
 from engine.model import gated_decoding, gated_layers
 from engine.model.adapters import POLICY, REFERENCE, RoleModel, build_roles
 from engine.model.sampler import Completion, sample
-from tests.engine.model.architectures import tiny_decoder
+from tests.engine.model.architectures import tiny_decoder, write_adapter
 
 PROMPTS = [[10, 11, 12, 13, 14, 15, 16], [20, 21], [20, 21], [30, 31, 32, 33, 34]]
 STEPS = 9
@@ -19,10 +19,7 @@ STEPS = 9
 def roles_of(model: Any, **options: Any) -> RoleModel:
     """Roles over `model` whose adapter is far from nothing."""
     roles = build_roles(model, kind="lora", trained=POLICY, start_adapter=None, rank=2, alpha=3, **options)
-    generator = torch.Generator().manual_seed(4)
-    with torch.no_grad():
-        for parameter in roles.trainable.values():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    write_adapter(roles)
     return roles
 
 

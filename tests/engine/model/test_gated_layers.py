@@ -13,7 +13,7 @@ from engine.model import adapters, gated_layers, half_products
 from engine.model.adapters import POLICY, REFERENCE, RoleModel, build_roles
 from engine.model.gated_block import BehindAttention
 from engine.model.gated_layers import GatedLayer
-from tests.engine.model.architectures import tiny_decoder
+from tests.engine.model.architectures import tiny_decoder, write_adapter
 
 DOCUMENTS = [
     Document.completion([10, 11, 12, 13], [14, 15, 16]),
@@ -28,10 +28,7 @@ def roles_of(model: Any, *, served: bool, monkeypatch: pytest.MonkeyPatch, **opt
         if not served:
             patch.setattr(gated_layers, "use_gated_blocks", lambda model: 0)
         roles = build_roles(model, kind="lora", trained=POLICY, start_adapter=None, rank=2, alpha=3, **options)
-    generator = torch.Generator().manual_seed(4)
-    with torch.no_grad():
-        for parameter in roles.trainable.values():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    write_adapter(roles)
     return roles
 
 
