@@ -225,7 +225,10 @@ class Curves(Station):
             reason = f"metrics.jsonl is gone; these are the curves read before. {reason}"
         _put(self.query_one("#reason", Line), reason, style or "$text-muted")
         mark, tone = {"bad": ("▲ ", "bold $error"), "good": ("✓ ", "$success")}.get(health.tone, ("", "$text-muted"))
-        _put(self.query_one("#health", Line), f"{mark}{health.words}" if health.words else "", tone)
+        line, words = self.query_one("#health", Line), f"{mark}{health.words}" if health.words else ""
+        _put(line, words, tone)
+        # What to do stands at the end of a sentence about what is wrong.
+        line.set_class(health.tone == "bad" and len(words) > self.size.width - 2, "-long")
 
     def _show_log(self, log: tuple[str, ...]) -> None:
         wanted = self._searched.casefold()

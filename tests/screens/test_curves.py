@@ -110,6 +110,7 @@ def test_an_alarm_stands_above_the_panels_and_on_their_axes(workspace: Workspace
         assert health == (
             "▲ KL 3.33 nats is past its target since step 140 and rising: lower the learning rate or raise dpo.beta"
         )
+        await sees(pilot, "raise dpo.beta")  # what to do is not cut off
         titles = [plot.text.splitlines()[0] for plot in app.screen.query(Plot) if plot.display and plot.text]
         assert [title[0] for title in titles] == [" ", "!", " ", " "]
         assert "KL" in titles[1]
