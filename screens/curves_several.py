@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.events import Resize
 from textual.widget import Widget
 
 from screens.curves_choice import ask_for_runs
@@ -111,6 +112,10 @@ class SeveralCurves(Station):
                 return there
         return True
 
+    def on_resize(self, event: Resize) -> None:
+        if self._seen is not None:
+            self._show_legend(self._seen)
+
     def _look(self) -> Seen | None:
         return self._runs.look() if self._runs is not None else None
 
@@ -131,6 +136,7 @@ class SeveralCurves(Station):
         line = self.query_one("#warning", Line)
         line.show((warnings, "$text-muted"))
         line.set_class(bool(warnings), "-there")
+        self._show_legend(seen)
         self._draw()
         if first:
             self.refresh_bindings()
@@ -138,7 +144,6 @@ class SeveralCurves(Station):
     def _draw(self) -> None:
         if self._seen is None:
             return
-        self._show_legend(self._seen)
         if self._table:
             self._show_table(self._seen)
             return
@@ -224,6 +229,8 @@ class SeveralCurves(Station):
     def action_group(self) -> None:
         self._view.grouped = not self._view.grouped
         self.say("seeds as their mean, with its standard error" if self._view.grouped else "each run by itself")
+        if self._seen is not None:
+            self._show_legend(self._seen)
         self._draw()
 
     def action_page(self, by: int) -> None:

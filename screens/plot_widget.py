@@ -18,6 +18,7 @@ from textual.widget import Widget
 from workbench.curves import Points
 from workbench.plot_canvas import (
     BAD,
+    BLANK,
     FAINT,
     HELD_OUT,
     LABEL,
@@ -89,7 +90,7 @@ class Plot(Widget):
 
     def render_line(self, y: int) -> Strip:
         if y >= len(self._shown):
-            return Strip.blank(self.size.width, self.rich_style)
+            return Strip.blank(self.size.width, self._ink(BLANK))
         if y not in self._strips:
             self._strips[y] = self._strip(self._shown[y])
         return self._strips[y]
@@ -102,7 +103,7 @@ class Plot(Widget):
             if place == len(tones) or tones[place] != tones[begin]:
                 segments.append(Segment(row.text[begin:place], self._ink(tones[begin])))
                 begin = place
-        return Strip(segments).adjust_cell_length(self.size.width, self.rich_style)
+        return Strip(segments).adjust_cell_length(self.size.width, self._ink(BLANK))
 
     def _ink(self, tone: int) -> Style:
         if tone not in self._inks:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine.run.config import ON_ROLLOUTS
-from workbench.curve_columns import MANY, short_number
+from workbench.curve_columns import is_worth_numpy, short_number
 from workbench.curves import CurveLog, Points
 
 if TYPE_CHECKING:
@@ -152,12 +152,27 @@ class _Elapsed:
         if times is not self._times:
             self._times, self._elapsed, self._total = times, Points(), 0.0
         done, count = len(self._elapsed), len(times)
+        if is_worth_numpy(count - done):
+            self._take_many(times, done, count)
+            return self._elapsed
         for place in range(done, count):
             gap = times.values[place] - times.values[place - 1] if place else 0.0
             self._total += gap if 0 < gap <= LONGEST_GAP_S else 0.0
             self._elapsed.steps.append(times.steps[place])
             self._elapsed.values.append(round(self._total * 1000))
         return self._elapsed
+
+    def _take_many(self, times: Points, begin: int, end: int) -> None:
+        import numpy as np
+
+        from_one_before = max(0, begin - 1)
+        gaps = np.diff(np.frombuffer(times.values[from_one_before:end], np.float64))
+        gaps = np.where((gaps > 0) & (gaps <= LONGEST_GAP_S), gaps, 0.0)
+        gaps = gaps if begin else np.concatenate([[0.0], gaps])
+        totals = np.cumsum(np.concatenate([[self._total], gaps]))[1:]
+        self._elapsed.steps.extend(times.steps[begin:end])
+        self._elapsed.values.extend(array("d", np.rint(totals * 1000).tobytes()))
+        self._total = float(totals[-1])
 
 
 class _Copy:
@@ -171,23 +186,27 @@ class _Copy:
         begin, end = len(self.points), len(self.source)
         if last_known is not None:
             end = bisect_right(self.source.steps, last_known, begin, end)
-        if end - begin >= MANY and view._base is not None:
-            self._take_many(view._base, begin, end)
+        if is_worth_numpy(end - begin):
+            self._take_many(view, begin, end)
             return
         for place in range(begin, end):
             self.points.steps.append(view.place(self.source.steps[place]))
             self.points.values.append(self.source.values[place])
 
-    def _take_many(self, base: Points, begin: int, end: int) -> None:
+    def _take_many(self, view: AxisView, begin: int, end: int) -> None:
         import numpy as np
 
-        count = len(base)
-        steps = np.frombuffer(base.steps[:count].tobytes(), np.int64)
-        places = np.frombuffer(base.values[:count].tobytes(), np.float64).astype(np.int64)
-        wanted = np.frombuffer(self.source.steps[begin:end].tobytes(), np.int64)
-        at = np.searchsorted(steps, wanted, "right") - 1
-        found = np.where(at >= 0, places[np.maximum(at, 0)], 0)
-        self.points.steps.extend(array("q", found.astype(np.int64).tobytes()))
+        wanted = np.frombuffer(self.source.steps[begin:end], np.int64)
+        if view.axis.kind == EPISODES:
+            found = wanted * view._episodes
+        elif (base := view._base) is None or not (count := len(base)):
+            found = np.zeros_like(wanted)
+        else:
+            steps = np.frombuffer(base.steps[:count], np.int64)
+            places = np.frombuffer(base.values[:count], np.float64).astype(np.int64)
+            at = np.searchsorted(steps, wanted, "right") - 1
+            found = np.where(at >= 0, places[np.maximum(at, 0)], 0)
+        self.points.steps.extend(array("q", found.tobytes()))
         self.points.values.extend(self.source.values[begin:end])
 
 

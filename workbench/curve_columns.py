@@ -10,7 +10,11 @@ from __future__ import annotations
 
 import math
 import sys
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from workbench.curves import Points
@@ -27,6 +31,28 @@ _added_singly = [0]
 """Points that this process has added one by one."""
 
 
+def is_worth_numpy(new: int) -> bool:
+    """Whether so many points are taken in faster by numpy, its import counted where it is not there yet."""
+    return new >= MANY or (new >= SOME and ("numpy" in sys.modules or _added_singly[0] >= MANY))
+
+
+def column_of(step: int, first_step: int, last_step: int, width: int) -> int:
+    """The column of a step: the first step is in the first column, the last in the last."""
+    span = max(1, last_step - first_step)
+    return ((step - first_step) * (width - 1) * 2 + span) // (2 * span)
+
+
+@lru_cache(maxsize=64)
+def _bounds(first_step: int, last_step: int, width: int) -> Any:
+    """The least step of each column, and behind the last one the step with which the axis has ended."""
+    import numpy as np
+
+    span, gaps = last_step - first_step, 2 * (width - 1)
+    # place(step) >= x where (step - first) * gaps + span >= 2 * span * x; rounded up.
+    inner = [first_step - (-(span * (2 * x - 1)) // gaps) for x in range(1, width)]
+    return np.array([first_step, *inner, last_step + 1], np.int64)
+
+
 class Columns:
     """The points of one metric between two steps, in columns of equal ranges of steps. NaN where there is none."""
 
@@ -40,29 +66,34 @@ class Columns:
 
     def _clear(self) -> None:
         width = self.width
-        self.low = [NAN] * width
-        self.high = [NAN] * width
-        self.first = [NAN] * width
-        self.last = [NAN] * width
-        self.total = [0.0] * width
-        self.count = [0] * width
+        # Arrays, so that numpy fills and reads them where they are.
+        self.low = array("d", [NAN]) * width
+        self.high = array("d", [NAN]) * width
+        self.first = array("d", [NAN]) * width
+        self.last = array("d", [NAN]) * width
+        self.total = array("d", [0.0]) * width
+        self.count = array("q", [0]) * width
         """Finite values."""
-        self.broken = [0] * width
+        self.broken = array("q", [0]) * width
         """Values that are no finite number."""
+        self.points = 0
+        """Finite values in all columns."""
+        self.breaks = 0
+        """Values in all columns that are no finite number."""
         self.low_at_all, self.high_at_all = math.inf, -math.inf
 
     def place(self, step: int) -> int:
-        """The column of a step: the first step is in the first column, the last in the last."""
-        span = self.last_step - self.first_step
-        return ((step - self.first_step) * (self.width - 1) * 2 + span) // (2 * span)
+        """The column of a step."""
+        return column_of(step, self.first_step, self.last_step, self.width)
 
     def follow(self, points: Points | None) -> bool:
         """Take in what `points` has that is not here yet; whether anything was."""
         count = 0 if points is None else len(points)
         if points is not self._points:
+            if self._points is not None:
+                self._clear()
             self._points, self._taken = points, 0
             self.renewals += 1
-            self._clear()
             self._fill(points, count)
             return True
         if points is None or count <= self._taken:
@@ -70,21 +101,23 @@ class Columns:
         self._fill(points, count)
         return True
 
-    @property
-    def points(self) -> int:
-        """Finite values in all columns."""
-        return sum(self.count)
-
-    @property
-    def breaks(self) -> int:
-        """Values in all columns that are no finite number."""
-        return sum(self.broken)
+    def take(
+        self, points: Points, taken: int, filled: Sequence[bytes], count: bytes, ends: tuple[float, float]
+    ) -> None:
+        """Be filled by `fill_together`: with the bytes of low, high, first, last and total; `ends` are of all."""
+        self._points, self._taken = points, taken
+        self.renewals += 1
+        self.low, self.high, self.first, self.last, self.total = (array("d", some) for some in filled)
+        self.count = array("q", count)
+        self.points = sum(self.count)
+        if self.points:
+            self.low_at_all, self.high_at_all = ends
 
     def _fill(self, points: Points | None, count: int) -> None:
         if points is None:
             return
         new = count - self._taken
-        if new >= MANY or (new >= SOME and ("numpy" in sys.modules or _added_singly[0] >= MANY)):
+        if is_worth_numpy(new):
             self._fill_many(points, self._taken, count)
         else:
             _added_singly[0] += new
@@ -98,6 +131,7 @@ class Columns:
         x = self.place(step)
         if not math.isfinite(value):
             self.broken[x] += 1
+            self.breaks += 1
             return
         if self.count[x]:
             self.low[x] = min(self.low[x], value)
@@ -107,48 +141,85 @@ class Columns:
         self.last[x] = value
         self.total[x] += value
         self.count[x] += 1
+        self.points += 1
         self.low_at_all = min(self.low_at_all, value)
         self.high_at_all = max(self.high_at_all, value)
 
     def _fill_many(self, points: Points, begin: int, end: int) -> None:
         import numpy as np
 
+        begin = bisect_left(points.steps, self.first_step, begin, end)
+        end = bisect_right(points.steps, self.last_step, begin, end)
         # Copies: a view of a growing array would keep the thread that reads the file from appending to it.
-        steps = np.frombuffer(points.steps[begin:end].tobytes(), np.int64)
-        values = np.frombuffer(points.values[begin:end].tobytes(), np.float64)
-        inside = slice(
-            int(np.searchsorted(steps, self.first_step)), int(np.searchsorted(steps, self.last_step, "right"))
-        )
-        steps, values = steps[inside], values[inside]
-        span = self.last_step - self.first_step
-        x = ((steps - self.first_step) * ((self.width - 1) * 2) + span) // (2 * span)
+        steps = np.frombuffer(points.steps[begin:end], np.int64)
+        values = np.frombuffer(points.values[begin:end], np.float64)
+        bounds = _bounds(self.first_step, self.last_step, self.width)
         finite = np.isfinite(values)
         if not finite.all():
-            for column, broken in zip(*np.unique(x[~finite], return_counts=True), strict=True):
-                self.broken[int(column)] += int(broken)
-            x, values = x[finite], values[finite]
-        if len(x):
-            self._merge(np, x, values)
+            ends: Any = np.searchsorted(steps[~finite], bounds)
+            broken = ends[1:] - ends[:-1]
+            np.frombuffer(self.broken, np.int64)[:] += broken
+            self.breaks += int(broken.sum())
+            steps, values = steps[finite], values[finite]
+        if len(values):
+            self._merge(np, np.searchsorted(steps, bounds), values)
 
-    def _merge(self, np: Any, x: Any, values: Any) -> None:
-        """Put finite values, in order of their columns `x`, into the columns."""
-        starts = np.flatnonzero(np.diff(x, prepend=-1))
-        ends = np.append(starts[1:], len(x))
-        lows, highs = np.minimum.reduceat(values, starts).tolist(), np.maximum.reduceat(values, starts).tolist()
-        totals = np.add.reduceat(values, starts).tolist()
-        firsts, lasts = values[starts].tolist(), values[ends - 1].tolist()
-        counts = (ends - starts).tolist()
-        for i, column in enumerate(x[starts].tolist()):
-            if self.count[column]:
-                self.low[column] = min(self.low[column], lows[i])
-                self.high[column] = max(self.high[column], highs[i])
-            else:
-                self.low[column], self.high[column], self.first[column] = lows[i], highs[i], firsts[i]
-            self.last[column] = lasts[i]
-            self.total[column] += totals[i]
-            self.count[column] += counts[i]
-        self.low_at_all = min(self.low_at_all, *lows)
-        self.high_at_all = max(self.high_at_all, *highs)
+    def _merge(self, np: Any, bounds: Any, values: Any) -> None:
+        """Put finite values into the columns; those of column x lie between `bounds[x]` and `bounds[x + 1]`."""
+        new = bounds[1:] - bounds[:-1]
+        x = np.flatnonzero(new)
+        starts, ends = bounds[x], bounds[x + 1]
+        lows, highs = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
+        firsts, totals = values[starts], np.add.reduceat(values, starts)
+        low, high, first, last, total = (
+            np.frombuffer(some, np.float64) for some in (self.low, self.high, self.first, self.last, self.total)
+        )
+        if self.points:
+            # fmin and fmax: what is in a column that was empty is no number.
+            lows, highs = np.fmin(low[x], lows), np.fmax(high[x], highs)
+            firsts = np.where(first[x] == first[x], first[x], firsts)
+            totals = totals + total[x]
+        low[x], high[x], first[x], last[x], total[x] = lows, highs, firsts, values[ends - 1], totals
+        np.frombuffer(self.count, np.int64)[:] += new
+        self.points += len(values)
+        self.low_at_all = min(self.low_at_all, float(lows.min()))
+        self.high_at_all = max(self.high_at_all, float(highs.max()))
+
+
+def fill_together(many: Sequence[tuple[Columns, Points]]) -> None:
+    """Take in all points of many curves, each in columns that are new and alike: as `follow` does, in one go."""
+    import numpy as np
+
+    one, width = many[0][0], many[0][0].width
+    bounds = _bounds(one.first_step, one.last_step, width)
+    counts = [len(points) for _, points in many]
+    places: Any = np.empty((len(many), width + 1), np.int64)
+    parts, offset = [], 0
+    for k, (_, points) in enumerate(many):
+        begin = bisect_left(points.steps, one.first_step, 0, counts[k])
+        end = bisect_right(points.steps, one.last_step, begin, counts[k])
+        steps = np.frombuffer(points.steps[begin:end], np.int64)
+        np.add(np.searchsorted(steps, bounds), offset, out=places[k])
+        parts.append(points.values[begin:end])
+        offset += end - begin
+    values = np.frombuffer(b"".join(parts), np.float64)
+    if not len(values) or not np.isfinite(values).all():
+        for columns, points in many:
+            columns.follow(points)
+        return
+    new = places[:, 1:] - places[:, :-1]
+    there = new > 0
+    starts, ends = places[:, :-1][there], places[:, 1:][there]
+    found = np.full((5, len(many), width), NAN)
+    for place, some in enumerate((
+        np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts), values[starts], values[ends - 1],
+        np.add.reduceat(values, starts),
+    )):  # fmt: skip
+        found[place][there] = some
+    found[4][~there] = 0.0
+    ends_of = zip(np.fmin.reduce(found[0], axis=1).tolist(), np.fmax.reduce(found[1], axis=1).tolist(), strict=True)
+    for k, ((columns, points), both) in enumerate(zip(many, ends_of, strict=True)):
+        columns.take(points, counts[k], [part.tobytes() for part in found[:, k]], new[k].tobytes(), both)
 
 
 def smoothed(columns: Columns, over: float) -> list[float]:

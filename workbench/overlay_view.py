@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from workbench.curve_axes import KINDS, STEP, AxisView, XAxis, episodes_a_step, kinds_of
 from workbench.curve_panels import Panel, Trace, panels_of
@@ -27,6 +28,16 @@ STYLES = ("line", "dashes", "dots", "long-dashes")
 CROSS_STOPS = 60
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    """What is drawn, whatever part of it is looked at."""
+
+    grouped: bool
+    panels: tuple[Panel, ...]
+    against: Panel | None
+    curves: dict[str, Points]
+
+
 class OverlayView:
     """The look at several runs. `take` takes in what was seen; the rest are a person's keys."""
 
@@ -42,10 +53,13 @@ class OverlayView:
         self._views: dict[RunCurves, AxisView] = {}
         self._means: dict[tuple[str, tuple[int, ...]], tuple[tuple[object, ...], GroupCurve]] = {}
         self._window: Window | None = None
+        self._drawn: _Drawn | None = None
+        """What a key that does not choose other curves finds made."""
+        self._against: dict[int, tuple[tuple[object, ...], Points]] = {}
 
     def take(self, seen: Seen) -> None:
         """What there is now."""
-        self._seen = seen
+        self._seen, self._drawn = seen, None
         self._views = {
             run: view
             if (view := self._views.get(run)) is not None and view.axis.kind == self.kind and view.of(run.log)
@@ -109,23 +123,30 @@ class OverlayView:
         """The scenes, and the curves that they name."""
         if self._seen is None or not self._seen.runs:
             return [], {}
-        curves: dict[str, Points] = {}
-        shown = self.shown
-        scenes = []
-        for panel in self._panels():
-            traces = tuple(self._traces(panel.traces[0].metric, curves))
-            several = Panel(
-                panel.title, traces, panel.unit, panel.short_title, panel.references, panel.share, panel.scale
-            )
-            scenes.append(
-                Scene(several, shown.first, shown.last, (), "no values", self.log, SMOOTHINGS[self.smoothing],
-                      XAxis(self.kind), self.cross)
-            )  # fmt: skip
-        if (against := self._against_kl(curves)) is not None:
-            scenes.insert(min(2, len(scenes)), against)
-        return scenes, curves
+        made = self._made()
+        shown, axis = self.shown, XAxis(self.kind)
+        scenes = [
+            Scene(panel, shown.first, shown.last, (), "no values", self.log, SMOOTHINGS[self.smoothing], axis,
+                  self.cross)
+            for panel in made.panels
+        ]  # fmt: skip
+        if made.against is not None:
+            points = [made.curves[trace.metric] for trace in made.against.traces]
+            scenes.insert(min(2, len(scenes)), scene_against_kl(made.against, points, log=self.log))
+        return scenes, made.curves
 
-    def _against_kl(self, curves: dict[str, Points]) -> Scene | None:
+    def _made(self) -> _Drawn:
+        """Panels and curves of what was seen, made once for each look."""
+        if self._drawn is None or self._drawn.grouped != self.grouped:
+            curves: dict[str, Points] = {}
+            panels = tuple(
+                replace(panel, traces=tuple(self._traces(panel.traces[0].metric, curves)), by_name=False)
+                for panel in self._panels()
+            )
+            self._drawn = _Drawn(self.grouped, panels, self._against_kl(curves), curves)
+        return self._drawn
+
+    def _against_kl(self, curves: dict[str, Points]) -> Panel | None:
         """The reward of each run over its sampled KL; None where no run has both."""
         assert self._seen is not None
         rewards = {place: name for place, run in enumerate(self._seen.runs) if (name := reward_of(run.log.metrics))}
@@ -134,12 +155,19 @@ class OverlayView:
         traces = []
         for place in rewards:
             mark, key = self._seen.marks[place], f"{place}/{KEY}"
-            curves[key] = points_against_kl(self._seen.runs[place].log.metrics, rewards[place])
+            curves[key] = self._points_against_kl(place, rewards[place])
             style = STYLES[mark % len(STYLES)]
             traces.append(Trace(key, self._caution(KL, place), style, ink=mark % len(RUNS), letter=letter_of(mark)))
-        names = "/".join(dict.fromkeys(rewards.values()))
-        panel = panel_against_kl(names, tuple(traces))
-        return scene_against_kl(panel, [curves[trace.metric] for trace in traces], log=self.log)
+        return panel_against_kl("/".join(dict.fromkeys(rewards.values())), tuple(traces))
+
+    def _points_against_kl(self, place: int, reward: str) -> Points:
+        """Other points only where there are new ones, so that the panel is not drawn for nothing."""
+        assert self._seen is not None
+        metrics = self._seen.runs[place].log.metrics
+        state = tuple((metrics[name], len(metrics[name])) for name in (KL, reward))
+        if place not in self._against or self._against[place][0] != state:
+            self._against[place] = (state, points_against_kl(metrics, reward))
+        return self._against[place][1]
 
     # One panel for each metric, held-out ones before those of training.
 

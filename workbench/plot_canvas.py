@@ -15,8 +15,9 @@ RUNS = tuple(range(11, 18))
 """Tones of the curves of several runs: no run outweighs another by more than its place."""
 DOWN = 4
 """Dots in a cell, one above the other; there are two beside each other."""
-_LEFT, _RIGHT = (0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80)
-_RUNS = tuple(tuple(tuple(sum(side[a : b + 1]) for b in range(DOWN)) for a in range(DOWN)) for side in (_LEFT, _RIGHT))
+DOTS = (0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80)
+"""Bits of the dots of a cell, from above: those on the left, those on the right."""
+_RUNS = tuple(tuple(tuple(sum(side[a : b + 1]) for b in range(DOWN)) for a in range(DOWN)) for side in DOTS)
 """Bits of the dots a to b of one half of a cell."""
 _BRAILLE = tuple(chr(0x2800 + bits) if bits else " " for bits in range(256))
 
@@ -71,7 +72,7 @@ class Canvas:
     def level(self, y: int) -> None:
         """A dotted line across, where nothing is drawn yet."""
         if 0 <= y < DOWN * self.height:
-            row, bit = y >> 2, _LEFT[y & 3]
+            row, bit = y >> 2, DOTS[0][y & 3]
             for cell in range(self.width):
                 if not self.tones[row][cell]:
                     self.bits[row][cell], self.tones[row][cell] = bit, REFERENCE
@@ -89,12 +90,6 @@ class Canvas:
             for place, letter in enumerate(text):
                 self.marks[row][begin + place] = letter
                 self.tones[row][begin + place] = tone
-
-    def cross(self, cell: int) -> None:
-        """A thin line down, where nothing but a reference line is drawn."""
-        for row in range(self.height):
-            if self.tones[row][cell] <= REFERENCE and cell not in self.marks[row]:
-                self.marks[row][cell], self.tones[row][cell] = "┊", LABEL
 
     def line(self, row: int, *, plain: bool) -> str:
         """A row as text, one character for each cell."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from engine.run.safe_text import safe
 from workbench.curve_axes import value_at
-from workbench.curve_columns import Axis, Columns, axis, short_number, smoothed
+from workbench.curve_columns import Axis, Columns, axis, fill_together, short_number, smoothed
 from workbench.curve_panels import Panel, Trace
 from workbench.curves import Points
 from workbench.plot_bottom import bottom_row
@@ -29,9 +30,10 @@ from workbench.plot_canvas import (
     VALUE,
     Canvas,
 )
-from workbench.plot_rows import PlotRow, centred
+from workbench.plot_rows import PlotRow, centred, crossed
 from workbench.plot_scene import Scene
 from workbench.plot_title import POINTS, LastValue, title_parts
+from workbench.plot_together import MANY_CURVES, Curve, draw_together
 from workbench.text_wrapping import cells, cut
 
 GUTTER = 7
@@ -49,6 +51,16 @@ LETTERS_A_PANEL = 16
 """Letters that tell the curves of several runs apart, in a panel, before they are repeated."""
 
 
+@dataclass(frozen=True)
+class _Ground:
+    """A panel without its crosshair."""
+
+    rows: tuple[PlotRow, ...]
+    """Those between title and axis."""
+    breaks: tuple[int, ...]
+    """Of each column of dots the values that are no finite number."""
+
+
 class PlotDrawing:
     """A panel as lines of text. `show` and `resize` draw it again, as far as it has changed."""
 
@@ -62,6 +74,8 @@ class PlotDrawing:
         """While it is the same the axis changes only where a value lies beyond it."""
         self._metrics: Mapping[str, Points] = {}
         self._columns: dict[str, Columns] = {}
+        self._ground: _Ground | None = None
+        """What the crosshair moves over: moving it draws no curve again."""
         self.rows: list[PlotRow] = []
 
     @property
@@ -76,12 +90,17 @@ class PlotDrawing:
 
     def show(self, scene: Scene | None, metrics: Mapping[str, Points]) -> bool:
         """Draw a panel with the points that there are now; whether anything was drawn anew."""
-        same = scene == self._scene
-        self._scene, self._metrics = scene, metrics
-        changed = self._follow() or not same
-        if changed:
+        before, self._scene, self._metrics = self._scene, scene, metrics
+        if self._follow() or scene is None or before is None:
             self._draw()
-        return changed
+            return True
+        if scene == before:
+            return False
+        if self._ground is not None and replace(before, cross=scene.cross) == scene:
+            self._set(scene, self._ground)
+        else:
+            self._draw()
+        return True
 
     def resize(self, width: int, height: int) -> None:
         """Draw in so many cells."""
@@ -101,58 +120,67 @@ class PlotDrawing:
         width, height = self._canvas_size
         if self._scene is None or width < LEAST_WIDTH - GUTTER or height < LEAST_HEIGHT - 2:
             return True
-        changed = False
+        wanted = (self._scene.first_step, self._scene.last_step, 2 * width)
         names = {name for trace in self._scene.panel.traces for name in (trace.metric, trace.error) if name}
+        new = []
         for name in names:
             columns = self._columns.get(name)
-            wanted = (self._scene.first_step, self._scene.last_step, 2 * width)
             if columns is None or (columns.first_step, columns.last_step, columns.width) != wanted:
-                columns = self._columns[name] = Columns(*wanted)
-                changed = True
-            changed = columns.follow(self._metrics.get(name)) or changed
+                new.append(name)
+                self._columns[name] = Columns(*wanted)
+        with_points = [(self._columns[name], points) for name in new if (points := self._metrics.get(name))]
+        if len(with_points) >= MANY_CURVES:
+            fill_together(with_points)
+        # All of them: what is new above may have grown meanwhile.
+        followed = [self._columns[name].follow(self._metrics.get(name)) for name in names]
         for name in set(self._columns) - names:
             del self._columns[name]
-        return changed
+        return bool(new) or any(followed)
 
     # From columns to rows of text.
 
     def _draw(self) -> None:
         width, height = self._canvas_size
+        self._ground = None
         if self._scene is None:
-            rows = []
+            self.rows = []
         elif width < LEAST_WIDTH - GUTTER or height < LEAST_HEIGHT - 2:
-            rows = [PlotRow("", b"", cut(self._scene.panel.title, self._width))]
+            self.rows = [PlotRow("", b"", cut(self._scene.panel.title, self._width))]
         else:
-            body = self._body(self._scene, width, height)
-            rows = [self._title(self._scene), *body]
-        self.rows = rows
+            self._ground = self._drawn(self._scene, width, height)
+            self._set(self._scene, self._ground)
 
-    def _body(self, scene: Scene, width: int, height: int) -> list[PlotRow]:
+    def _set(self, scene: Scene, ground: _Ground) -> None:
+        """Put title, crosshair and axis around the curves."""
+        width, rows = self._canvas_size[0], ground.rows
+        if scene.cross is not None and scene.first_step <= scene.cross <= scene.last_step:
+            at = GUTTER + (scene.place(scene.cross, 2 * width) >> 1)
+            rows = tuple(crossed(row, at, plain=self._plain) for row in rows)
+        self.rows = [self._title(scene), *rows, bottom_row(scene, width, ground.breaks, plain=self._plain)]
+
+    def _drawn(self, scene: Scene, width: int, height: int) -> _Ground:
         canvas = Canvas(width, height)
         traces = [trace for trace in scene.panel.traces if self._columns[trace.metric].points]
         scale = self._scale = self._axis(scene, traces, height)
         breaks = [0] * (2 * width)
-        for trace in scene.panel.traces:
-            for x, broken in enumerate(self._columns[trace.metric].broken):
-                breaks[x] += broken
+        for columns in [self._columns[trace.metric] for trace in scene.panel.traces]:
+            if columns.breaks:
+                breaks = [some + more for some, more in zip(breaks, columns.broken, strict=True)]
         if traces:
             self._references(canvas, scene, scale)
-            for trace in [one for one in reversed(traces) if one.kind != "points"]:
-                self._curve(canvas, trace, scale, scene.smoothing)
+            self._curves(canvas, [one for one in reversed(traces) if one.kind != "points"], scale, scene.smoothing)
             self._letters(canvas, [one for one in traces if one.letter], scale)
             for place, trace in enumerate([one for one in traces if one.kind == "points"]):
                 self._marks(canvas, self._columns[trace.metric], scale, POINTS[place % 3], HELD_OUT)
             for reference in scene.panel.references:
                 if 0 <= scale.share(reference.value) <= 1:
                     canvas.write(_dot(scale, reference.value, 4 * height) >> 2, f" {reference.label}", LABEL)
-        if scene.cross is not None and scene.first_step <= scene.cross <= scene.last_step:
-            canvas.cross(scene.place(scene.cross, 2 * width) >> 1)
         rows = self._with_gutter(canvas, scale if traces else None, scene.panel.scale)
         if not traces:
             broken = sum(breaks)
             words = f"no finite value in {broken:,}" if broken else scene.empty
             rows[height // 2] = centred(words, width + GUTTER)
-        return [*rows, bottom_row(scene, width, breaks, plain=self._plain)]
+        return _Ground(tuple(rows), tuple(breaks))
 
     def _axis(self, scene: Scene, traces: Sequence[Trace], height: int) -> Axis:
         low, high = math.inf, -math.inf
@@ -188,33 +216,42 @@ class PlotDrawing:
             if 0 <= scale.share(reference.value) <= 1:
                 canvas.level(_dot(scale, reference.value, canvas.dots[1]))
 
-    def _curve(self, canvas: Canvas, trace: Trace, scale: Axis, smoothing: float) -> None:
+    def _curves(self, canvas: Canvas, traces: Sequence[Trace], scale: Axis, smoothing: float) -> None:
+        for trace in traces:
+            self._error_bars(canvas, trace, scale)
+        lines = [trace for trace in traces if self._columns[trace.metric].points > 1]
+        smooth = [
+            trace.smooth and smoothing > 0 and self._columns[trace.metric].points >= self._columns[trace.metric].width
+            for trace in lines
+        ]
+        over = max(3.0, canvas.dots[0] * smoothing)
+        curves = [
+            Curve(self._columns[trace.metric], _tone(trace), _GAPS[trace.kind], soft)
+            for trace, soft in zip(lines, smooth, strict=True)
+        ]
+        if len(curves) >= MANY_CURVES:
+            draw_together(canvas, curves, scale, over)
+        else:
+            for curve in curves:
+                _draw_curve(canvas, curve, scale, over)
+        for trace in traces:
+            if self._columns[trace.metric].points == 1:
+                self._marks(canvas, self._columns[trace.metric], scale, "●", _tone(trace))
+
+    def _error_bars(self, canvas: Canvas, trace: Trace, scale: Axis) -> None:
         columns, rows = self._columns[trace.metric], canvas.dots[1]
         for x, error in self._errors(trace):
             value = columns.last[x]
             canvas.vertical(x, _dot(scale, value + error, rows), _dot(scale, value - error, rows), FAINT)
-        tone = _tone(trace)
-        if columns.points == 1:
-            self._marks(canvas, columns, scale, "●", tone)
-            return
-        smooth = trace.smooth and smoothing > 0 and columns.points >= columns.width
-        fill = (columns.count, columns.broken)
-        tops, bottoms = _dots(scale, columns.high, rows), _dots(scale, columns.low, rows)
-        firsts, lasts = _dots(scale, columns.first, rows), _dots(scale, columns.last, rows)
-        canvas.curve(tops, bottoms, firsts, lasts, *fill, FAINT if smooth else tone, gap=_GAPS[trace.kind])
-        if smooth:
-            means = _dots(scale, smoothed(columns, max(3.0, columns.width * smoothing)), rows)
-            canvas.curve(means, means, means, means, *fill, tone)
 
     def _letters(self, canvas: Canvas, traces: Sequence[Trace], scale: Axis) -> None:
         """On each curve its letter, not two of them in one place: so curves differ where there is no colour."""
         again = max(1, LETTERS_A_PANEL // max(1, len(traces)))
         for order, trace in enumerate(traces):
             columns = self._columns[trace.metric]
-            filled = [x for x, count in enumerate(columns.count) if count]
             for turn in range(again):
                 wanted = int(((order + 0.5) / len(traces) + turn) / again * columns.width)
-                x = min(filled, key=lambda place: abs(place - wanted))
+                x = _nearest(columns.count, wanted)
                 canvas.mark(x, _dot(scale, columns.last[x], canvas.dots[1]), trace.letter, _tone(trace))
 
     def _marks(self, canvas: Canvas, columns: Columns, scale: Axis, mark: str, tone: int) -> None:
@@ -272,6 +309,26 @@ class PlotDrawing:
         return None if points is None else points.last()
 
 
+def _draw_curve(canvas: Canvas, curve: Curve, scale: Axis, over: float) -> None:
+    columns, rows = curve.columns, canvas.dots[1]
+    fill = (columns.count, columns.broken)
+    tops, bottoms = _dots(scale, columns.high, rows), _dots(scale, columns.low, rows)
+    firsts, lasts = _dots(scale, columns.first, rows), _dots(scale, columns.last, rows)
+    canvas.curve(tops, bottoms, firsts, lasts, *fill, FAINT if curve.smooth else curve.tone, gap=curve.gap)
+    if curve.smooth:
+        means = _dots(scale, smoothed(columns, over), rows)
+        canvas.curve(means, means, means, means, *fill, curve.tone)
+
+
+def _nearest(counts: Sequence[int], wanted: int) -> int:
+    """The column with a value that is nearest; of two the lower one."""
+    for away in range(len(counts)):
+        for x in (wanted - away, wanted + away):
+            if 0 <= x < len(counts) and counts[x]:
+                return x
+    return wanted
+
+
 def _tone(trace: Trace) -> int:
     return RUNS[trace.ink % len(RUNS)] if trace.ink >= 0 else _TONES[trace.kind]
 
@@ -298,6 +355,6 @@ def _dot(scale: Axis, value: float, rows: int) -> int:
 def _dots(scale: Axis, values: Sequence[float], rows: int) -> list[int]:
     if scale.log:
         return [0 if value != value else _dot(scale, value, rows) for value in values]
-    # As `_dot`, written out: twenty runs in six panels ask for 50,000 of them.
+    # As `_dot`, written out: every column of every curve asks for it.
     low, span, most = scale.low, scale.high - scale.low, rows - 1
     return [0 if v != v else math.floor((1 - (v - low) / span) * most + 0.5) for v in values]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from workbench.plot_canvas import LABEL, TITLE
+from workbench.plot_canvas import ASCII_MARKS, LABEL, REFERENCE, TITLE
 from workbench.text_wrapping import cells as cell_len
 from workbench.text_wrapping import cut
 
@@ -31,14 +31,22 @@ def changed_spans(old: PlotRow, new: PlotRow, width: int) -> list[tuple[int, int
         return [(0, width)]
     spans: list[tuple[int, int]] = []
     offset = cell_len(new.wide)
-    for x in range(len(new.text)):
-        if old.text[x] != new.text[x] or old.tones[x] != new.tones[x]:
-            at = x + offset
-            if spans and at - (spans[-1][0] + spans[-1][1]) <= TAPE:
-                spans[-1] = (spans[-1][0], at - spans[-1][0] + 1)
-            else:
-                spans.append((at, 1))
+    cells = enumerate(zip(old.text, new.text, old.tones, new.tones, strict=True), offset)
+    for at in [at for at, (was, now, tone_was, tone) in cells if was != now or tone_was != tone]:
+        if spans and at - (spans[-1][0] + spans[-1][1]) <= TAPE:
+            spans[-1] = (spans[-1][0], at - spans[-1][0] + 1)
+        else:
+            spans.append((at, 1))
     return spans
+
+
+def crossed(row: PlotRow, at: int, *, plain: bool) -> PlotRow:
+    """The row with the crosshair in a cell, where nothing but a reference line is drawn."""
+    if row.tones[at] > REFERENCE:
+        return row
+    mark = ASCII_MARKS["┊"] if plain else "┊"
+    tones = row.tones[:at] + bytes([LABEL]) + row.tones[at + 1 :]
+    return PlotRow(row.text[:at] + mark + row.text[at + 1 :], tones, row.wide, row.wide_tone)
 
 
 def centred(words: str, width: int) -> PlotRow:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from workbench.curve_axes import STEPS, XAxis
-from workbench.curve_columns import Columns
+from workbench.curve_columns import column_of
 from workbench.curve_panels import Panel
 from workbench.curves import Event
 
@@ -41,4 +41,4 @@ class Scene:
 
     def place(self, at: int, columns: int) -> int:
         """The column of a place on the x axis."""
-        return Columns(self.first_step, self.last_step, columns).place(at)
+        return column_of(at, self.first_step, self.last_step, columns)

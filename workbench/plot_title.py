@@ -31,15 +31,17 @@ def title_parts(panel: Panel, unit: str, values: Sequence[LastValue], width: int
             legend = _legend([(kind, cut(label, longest), text) for kind, label, text in values], True, plain)
             if _fits(title, legend, width):
                 return title, legend
+    labelled, bare = (_legend(values, with_labels, plain) for with_labels in (True, False))
     for title in (panel.title, short):
-        for with_labels in (True, False):
-            legend = _legend(values, with_labels, plain)
+        for legend in (labelled, bare):
             if _fits(title + unit, legend, width):
                 return title + unit, legend
     left = short + unit
-    shown = len(values)
-    while shown > 1 and cell_len(_legend(values[:shown], False, plain)) > width - min(cell_len(left), 16) - 3:
-        shown -= 1
+    room = width - min(cell_len(left), 16) - 3
+    # Of many curves few fit: they are counted up, not tried from all of them down.
+    shown = 1
+    while shown < len(values) and cell_len(_legend(values[: shown + 1], False, plain)) <= room:
+        shown += 1
     legend = _legend(values[:shown], False, plain)
     return cut(left, width - cell_len(legend) - 3), legend
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 import re
-import statistics
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from workbench.curves import Points
 from workbench.errors import UsageError
@@ -72,18 +72,27 @@ def mean_curve(curves: Sequence[Points]) -> GroupCurve:
 
     A step at which some run has a value that is no finite number is no finite number in the mean: a gap that is seen.
     """
-    tables = []
-    for points in curves:
-        count = len(points)
-        tables.append(dict(zip(points.steps[:count], points.values[:count], strict=True)))
-    steps = sorted(set.intersection(*map(set, tables))) if tables else []
-    mean, error = array("d"), array("d")
-    for step in steps:
-        values = [table[step] for table in tables]
-        finite = all(map(math.isfinite, values))
-        mean.append(statistics.fmean(values) if finite else math.nan)
-        error.append(statistics.stdev(values) / math.sqrt(len(values)) if finite and len(values) > 1 else math.nan)
-    places = array("q", steps)
-    return GroupCurve(
-        Points(places, mean), Points(array("q", steps), error) if len(tables) > 1 else Points(), len(tables)
-    )
+    import numpy as np
+
+    # Copies: a view of a growing array would keep the thread that reads the file from appending to it.
+    tables = [
+        (np.frombuffer(points.steps[:count], np.int64), np.frombuffer(points.values[:count], np.float64))
+        for points, count in [(points, len(points)) for points in curves]
+    ]
+    if not tables:
+        return GroupCurve(Points(), Points(), 0)
+    shared = tables[0][0]
+    for steps, _ in tables[1:]:
+        shared = shared if np.array_equal(shared, steps) else np.intersect1d(shared, steps, assume_unique=True)
+    values = np.stack([some[np.searchsorted(steps, shared)] for steps, some in tables])
+    with np.errstate(all="ignore"):
+        finite = np.isfinite(values).all(axis=0)
+        mean = np.where(finite, values.mean(axis=0), np.nan)
+        if len(tables) == 1:
+            return GroupCurve(_points(shared, mean), Points(), 1)
+        error = np.where(finite, values.std(axis=0, ddof=1) / math.sqrt(len(tables)), np.nan)
+    return GroupCurve(_points(shared, mean), _points(shared, error), len(tables))
+
+
+def _points(steps: Any, values: Any) -> Points:
+    return Points(array("q", steps.tobytes()), array("d", values.tobytes()))

@@ -28,8 +28,9 @@ import orjson
 from engine.run.folder import RunFolder
 from engine.run.locks import hold, is_held
 from engine.run.metrics_log import MetricsWriter
-from tests.screens.pty_terminal import PtyTerminal
+from tests.screens.pty_terminal import PtyTerminal, app_command
 from tests.workbench.run_folders import make_run
+from tests.workbench.test_several_runs import write_run
 from workbench.compact_metrics import compact, compacted_path
 from workbench.curve_panels import Panel, Trace
 from workbench.curves import WORTH_COMPACTING_BYTES, CurveLog, Points, RunCurves
@@ -46,6 +47,14 @@ METRICS = (
     "grad_norm", "learning_rate", "entropy", "tokens_per_second", "num_tokens", "step_time_s", "peak_memory_bytes",
     "objective/entropy", "loss", "val/num_eos_tokens",
 )  # fmt: skip
+OF_DPO = (
+    "loss", "rewards/margins", "rewards/accuracies", "rewards/chosen", "rewards/rejected", "logps/chosen",
+    "logps/rejected", "grad_norm", "learning_rate", "tokens_per_second", "step_time_s",
+)  # fmt: skip
+KEYS = {
+    "\x1b[D": "the crosshair moves", "+": "zoom in", ">": "further along", "0": "all of the axis", "e": "smoothing",
+    "x": "another x axis", "j": "more panels", "L": "a logarithmic axis",
+}  # fmt: skip
 SIZE = (160, 48)
 PANEL = (53, 22)
 OVERLAID = 20
@@ -180,6 +189,48 @@ def overlaid(steps: int, times: int) -> Iterator[Figure]:
     yield Figure(f"{OVERLAID} runs of {steps:,} steps overlaid, a panel drawn anew", wall, "ms", 50.0, cpu)
 
 
+def overlaid_keys(workspace: Workspace, steps: int, times: int) -> Iterator[Figure]:
+    """From a key to the last byte of the app's answer, with twenty runs in nine panels at 160x48."""
+    for number in range(OVERLAID):
+        overlaid_run(workspace, number, steps)
+    what = f"{OVERLAID} runs of {steps:,} steps in the app"
+    command = app_command(workspace.root, "--station", "several", "--subject", "/overlaid-")
+    with PtyTerminal(command, size=SIZE) as terminal:
+        terminal.sees(f"{OVERLAID} in the same panels")
+        for key, name in KEYS.items():
+            walls, cpus, sent = zip(*[_answered(terminal, key) for _ in range(times + 1)], strict=True)
+            cpu = statistics.median(cpus[1:])
+            yield Figure(f"{what}: {name}", statistics.median(walls[1:]), "ms", 50.0, cpu)
+            yield Figure("  bytes", statistics.median(sent[1:]), "B")
+
+
+def _answered(terminal: PtyTerminal, key: str) -> tuple[float, float, int]:
+    """Wall and processor time, in ms, from a key to the last byte of the answer, and its bytes."""
+    terminal.settle()
+    cpu, count, sent_at = _cpu_s(terminal), terminal.count, terminal.send(key)
+    terminal.until(lambda: terminal.count > count, "an answer")
+    terminal.settle()
+    return 1000 * (terminal.pieces[-1].at - sent_at), 1000 * (_cpu_s(terminal) - cpu), terminal.count - count
+
+
+def overlaid_run(workspace: Workspace, number: int, steps: int) -> None:
+    """One of twenty DPO runs, each with a learning rate of its own."""
+    draw = random.Random(number)
+    folder = write_run(workspace, f"1130-dpo-overlaid-{number:02d}", lr=1e-5 * (number + 1))
+    folder.metrics_path.unlink()
+    writer = MetricsWriter(folder.metrics_path, 1)
+    for step in range(1, steps + 1):
+        values = {
+            name: math.exp(-step / steps) + draw.random() / (place + 1) + number / 10
+            for place, name in enumerate(OF_DPO)
+        }
+        values["num_tokens"] = 100.0 * step
+        if step % 50 == 0:
+            values |= {"eval_loss": 1.0 + number / 10, "kl/policy_reference_nats_per_sequence": step / 100 + number}
+        writer.write(step, values, time=1.8e9 + step)
+    writer.close()
+
+
 def plotext(steps: int, times: int) -> Iterator[Figure]:
     """The same curve drawn by textual-plotext's plotext, raw and brought down to two points a column."""
     try:
@@ -268,6 +319,8 @@ def main() -> None:
         if longer:
             for figure in opening(workspace, longer, 1000.0, times):
                 print(figure.line(), flush=True)
+        for figure in overlaid_keys(workspace, min(steps, 2_000), times):
+            print(figure.line(), flush=True)
         for figure in (*overlaid(min(steps, 10_000), times), *plotext(min(steps, 100_000), times)):
             print(figure.line(), flush=True)
         for slow_link in (False, True) if seconds else ():
