@@ -7,7 +7,7 @@ with a verdict is `label_notes`. Invariant: nothing that is shown says where an 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar, cast
 
 from textual.binding import Binding, BindingType
@@ -20,8 +20,10 @@ from screens.label_saving import GUARD_S, KeyClock, SavedLine
 from screens.leaving import Opening
 from screens.line import Line
 from screens.modals import AskText
-from screens.narrow_updates import NarrowCompositor
-from screens.pair_view import PairLayout, PairTexts, PairView, lay_out
+from screens.narrow_updates import NarrowCompositor, draw_now
+from screens.pair_layout import PairTexts
+from screens.pair_view import PairView
+from screens.quiet_garbage import QuietGarbage
 from screens.tasks import Task
 from screens.text_view import Block, TextView
 from workbench.labeling import Sitting
@@ -84,6 +86,9 @@ class Label(NotingStation):
         super().__init__(subject, clock=clock)
         self._opening: Opening[Sitting | None] = Opening(_give_back)
         self._compositor = NarrowCompositor()
+        self._garbage = QuietGarbage()
+        self._verdict_keys: dict[str, Said] = {}
+        """Which keys are verdicts on the scale of this set, once it is open."""
 
     @property
     def help_words(self) -> str:
@@ -103,6 +108,7 @@ class Label(NotingStation):
         self.start_task("reading the pairs", self._read, self._begin, failed=self._refused)
 
     def on_unmount(self) -> None:
+        self._garbage.end()
         self._opening.leave()
 
     def _read(self, task: Task) -> Sitting | None:
@@ -123,6 +129,7 @@ class Label(NotingStation):
         self.set_class(bool(sitting.pair_set.form.criteria), "-asks")
         self.did(sitting.notice or BLIND)
         self.subject = self.workbench_app.subjects["label"] = sitting.name
+        self._garbage.begin()
         self.show_present()
         self.refresh_bindings()
 
@@ -130,14 +137,18 @@ class Label(NotingStation):
 
     def on_key(self, event: Key) -> None:
         """Verdict keys are taken here, where the time at which they were read is known."""
-        active = self.active_bindings.get(event.key)
-        if active is None or not active.enabled or not active.binding.action.startswith(JUDGE):
-            return
-        event.stop()
-        _, parameters = active.binding.action.split("(")
-        verdict, *strength = parameters.rstrip(")").split(", ")
-        said = Said(cast("ScreenVerdict", verdict.strip("'")), int(strength[0]) if strength else 1)
-        self._judge(said, self._keys_clock.of(event))
+        if not self._verdict_keys and self._sitting is not None and self._sitting.present is not None:
+            self._verdict_keys = dict(self._read_verdict_keys())
+        said = self._verdict_keys.get(event.key)
+        if said is not None:
+            event.stop()
+            self._judge(said, self._keys_clock.of(event))
+
+    def _read_verdict_keys(self) -> Iterator[tuple[str, Said]]:
+        for key, active in self.active_bindings.items():
+            if active.enabled and active.binding.action.startswith(JUDGE):
+                verdict, *strength = active.binding.action.split("(")[1].rstrip(")").split(", ")
+                yield key, Said(cast("ScreenVerdict", verdict.strip("'")), int(strength[0]) if strength else 1)
 
     def action_judge(self, verdict: str) -> None:
         self.action_judge_five(verdict, 1)
@@ -205,15 +216,23 @@ class Label(NotingStation):
         self.query_one("#saved", SavedLine).far(far_words(sitting.counts))
         self.show_state()
         self.set_class(present is None, "-ended")
-        self.query_one("#pair", PairView).show(_texts(present) if present else None)
+        view = self.query_one("#pair", PairView)
+        view.show(_texts(present) if present else None)
         self._pair_from = 0.0
-        self.await_frame()
+        self.await_frame(at_once=not ended_before and view.layout_of_pair is not None)
         if present is None:
             self.run_worker(self._tell_end(sitting), exit_on_error=True)
-        else:
-            self.run_worker(self._prepare_next(sitting), exclusive=True, group="ahead")
         if ended_before or present is None:
             self.refresh_bindings()
+
+    def draws_now(self) -> bool:
+        lines = (self.query_one(name) for name in ("#pair", "#saved", "#question", "#header", "#message"))
+        return draw_now(self, *lines)
+
+    def in_quiet(self) -> None:
+        """The pair is there, and is read: make the next one ready."""
+        if self._sitting is not None and self._sitting.present is not None:
+            self.run_worker(self._prepare_next(self._sitting), exclusive=True, group="ahead")
 
     def show_state(self) -> None:
         if self._sitting is not None:
@@ -221,21 +240,14 @@ class Label(NotingStation):
             self.query_one("#question", Line).show((question_words(self._sitting), "bold"))
 
     async def _prepare_next(self, sitting: Sitting) -> None:
-        await asyncio.sleep(GUARD_S / 2)  # the frame with the present pair goes first
+        await asyncio.sleep(GUARD_S / 4)  # the frame with the present pair goes first
         if self.is_gone:
             return
         following = sitting.upcoming
         view = self.query_one("#pair", PairView)
         if following is not None and view.size:
-            texts, size, marks = _texts(following), view.size, view.marks
-
-            def prepare() -> PairLayout:
-                layout = lay_out(texts, size.width, size.height)
-                if marks:
-                    _ = layout.diff
-                return layout
-
-            view.keep_ready(texts, size, await asyncio.to_thread(prepare))
+            view.keep_ready(await asyncio.to_thread(view.making_ready(_texts(following))))
+        self._garbage.collect()
 
     async def _tell_end(self, sitting: Sitting) -> None:
         page = await asyncio.to_thread(end_page, sitting)
@@ -251,17 +263,21 @@ class Label(NotingStation):
 
     def action_page(self, by: int) -> None:
         self.query_one("#pair", PairView).scroll_answers(pages=by)
+        self.in_quiet()
 
     def action_line(self, by: int) -> None:
         self.query_one("#pair", PairView).scroll_answers(lines=by)
+        self.in_quiet()
 
     def action_prompt(self) -> None:
         self.query_one("#pair", PairView).turn_prompt()
+        self.in_quiet()
 
     def action_diff(self) -> None:
         view = self.query_one("#pair", PairView)
         if view.marks:
             view.mark(False)
+            self.in_quiet()
         else:
             self.run_worker(self._mark(view), exclusive=True, group="diff")
 
@@ -271,6 +287,7 @@ class Label(NotingStation):
             await asyncio.to_thread(lambda: layout.diff)
         if not self.is_gone:
             view.mark(True)
+            self.in_quiet()
 
     def action_undo(self) -> None:
         self._back_and_forth("u", lambda sitting: sitting.undo(), "taken back")

@@ -109,16 +109,28 @@ class SavingStation(Station):
     def on_screen_resume(self) -> None:
         self.await_frame()
 
-    def await_frame(self) -> None:
-        """The pair is drawn anew: no verdict until that has gone to the terminal, and `GUARD_S` more."""
+    def await_frame(self, *, at_once: bool = False) -> None:
+        """The pair is drawn anew, `at_once` where it can be: no verdict until that is sent, and `GUARD_S` more."""
         self._guard_from = None
         self._appearance += 1
-        self.call_after_refresh(self._frame_sent, self._appearance)
+        if at_once and self.draws_now():
+            self._frame_sent(self._appearance)
+        else:
+            self.call_after_refresh(self._frame_sent, self._appearance)
+
+    @abstractmethod
+    def draws_now(self) -> bool:
+        """Send what is to be drawn at once; False where it cannot be."""
+
+    @abstractmethod
+    def in_quiet(self) -> None:
+        """Do what can be done while nobody waits: a pair was just shown."""
 
     def _frame_sent(self, appearance: int) -> None:
         if appearance == self._appearance:
             self._guard_from = self._keys_clock.now()
             self._pair_from = self._pair_from or self._guard_from
+            self.in_quiet()
 
     def counts(self, came: float) -> bool:
         """Whether a key that came then was typed for what is shown now."""

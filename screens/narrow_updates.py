@@ -8,14 +8,22 @@ left without a style.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from rich.color import ColorSystem
 from rich.console import Console
-from textual._compositor import ChopsUpdate, Compositor
+from textual._compositor import Compositor, CompositorUpdate
 from textual.geometry import Region
+from textual.screen import Screen
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+from textual.widget import Widget
+
+Span = tuple[int, int, int]
+"""A line, its first cell that changes, and the one behind the last."""
+Piece = tuple[int, int, Strip]
+"""A line, a cell, and what stands from there on."""
 
 
 def refresh_changed_lines(view: ScrollView, before: Sequence[object], after: Sequence[object]) -> None:
@@ -26,22 +34,21 @@ def refresh_changed_lines(view: ScrollView, before: Sequence[object], after: Seq
             view.refresh(Region(0, y, view.size.width, 1))
 
 
-class NarrowUpdate(ChopsUpdate):
-    """The changed spans of some lines, each from its first cell to its last."""
+class NarrowUpdate(CompositorUpdate):
+    """Pieces of lines, each where it begins; from left to right and from top to bottom."""
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        self.pieces = pieces
 
     def render_segments(self, console: Console) -> str:
         parts: list[str] = []
         pen = _Pen(console._color_system or ColorSystem.TRUECOLOR)
-        for y, first, last in self.spans:
-            at = -1
-            for end, (begin, strip) in zip(self.chop_ends[y], self.chops[y].items(), strict=False):
-                if strip is None or begin >= last or end <= first:
-                    continue
-                left, right = max(begin, first), min(end, last)
-                if left != at:
-                    parts.append(f"\x1b[{y + 1};{left + 1}H")
-                parts.append(pen.draw(_part(strip, left - begin, right - begin)))
-                at = right
+        at = (-1, -1)
+        for y, x, strip in self.pieces:
+            if (y, x) != at:
+                parts.append(f"\x1b[{y + 1};{x + 1}H")
+            parts.append(pen.draw(strip))
+            at = (y, x + strip.cell_length)
         return "".join([*parts, pen.lift()])
 
 
@@ -73,12 +80,65 @@ class _Pen:
 
 
 class NarrowCompositor(Compositor):
-    """Textual's own, but for how much of a line it sends."""
+    """Textual's own, but for what it asks widgets for and how much of a line it sends: the changed spans alone."""
 
-    def render_partial_update(self) -> ChopsUpdate | None:
-        update = super().render_partial_update()
-        return None if update is None else NarrowUpdate(update.chops, update.spans, update.chop_ends)
+    def render_partial_update(self) -> NarrowUpdate | None:  # type: ignore[override]  # all that is asked of it is drawn
+        width, height = self.size
+        spans = [
+            (y, max(0, first), min(last, width))
+            for y, first, last in self._regions_to_spans(self._dirty_regions)
+            if 0 <= y < height
+        ]
+        self._dirty_regions.clear()
+        return NarrowUpdate(list(self._pieces(spans))) if spans else None
+
+    def _pieces(self, spans: Sequence[Span]) -> Iterator[Piece]:
+        """What stands in the spans, each cell by the widget in front there."""
+        shown = [(widget, region, region.intersection(clip)) for widget, (region, clip) in self.visible_widgets.items()]
+        parts = [part for span in spans for part in _by_widget(span, [seen for _, _, seen in shown])]
+        lines: dict[int, list[int]] = {}
+        for place, (y, _, _) in parts:
+            lines.setdefault(place, []).append(y)
+        strips: dict[int, list[Strip]] = {}
+        for place, ys in lines.items():
+            widget, region, _ = shown[place]
+            wanted = Region(0, ys[0] - region.y, region.width, ys[-1] - ys[0] + 1)
+            strips[place] = widget.render_lines(wanted)
+        for place, (y, first, last) in parts:
+            begin = shown[place][1].x
+            yield y, first, strips[place][y - lines[place][0]].crop(first - begin, last - begin)
 
 
-def _part(strip: Strip, begin: int, end: int) -> Strip:
-    return strip if begin == 0 and end >= strip.cell_length else strip.crop(begin, end)
+def _by_widget(span: Span, shown: Sequence[Region]) -> list[tuple[int, Span]]:
+    """The parts of a span from left to right, each with the place of the first of the regions that has it."""
+    y, *bounds = span
+    found: list[tuple[int, Span]] = []
+    open_parts = [(bounds[0], bounds[1])]
+    for place, (x, top, width, height) in enumerate(shown):
+        if not top <= y < top + height:
+            continue
+        still_open = []
+        for first, last in open_parts:
+            begin, end = max(first, x), min(last, x + width)
+            if begin >= end:
+                still_open.append((first, last))
+                continue
+            found.append((place, (y, begin, end)))
+            still_open += [part for part in ((first, begin), (end, last)) if part[0] < part[1]]
+        if not still_open:
+            break
+        open_parts = still_open
+    return sorted(found, key=lambda part: part[1])
+
+
+def draw_now(screen: Screen[Any], *widgets: Widget) -> bool:
+    """Send what these widgets have to draw again at once, and not when their queues and a timer of Textual's get there.
+
+    False, and nothing is sent, where it must wait: for a layout, a screen in front, or a batch of changes.
+    """
+    waits = screen._layout_required or screen._scroll_required or screen._repaint_required or screen.app._batch_count
+    if waits or not screen.is_current or any(widget._layout_required for widget in widgets):
+        return False
+    screen._compositor.update_widgets({*screen._dirty_widgets, *widgets})
+    screen._compositor_refresh()
+    return True

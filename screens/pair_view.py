@@ -1,151 +1,75 @@
-"""A prompt and two answers: the one widget of the label screen, drawn from lines that were wrapped before.
+"""A prompt and two answers: the one widget of the label screen, drawn from rows that were laid out before.
 
-Owns the layout (prompt on top, answers side by side, below each other where it is narrow), the styles of Markdown,
-scrolling both answers as one, the words that only one answer has, and the marks where a text goes on. A prompt that is
-too long shows its end, which is what the answers answer. Invariants: every text is safe and wrapped before; marking a
-difference moves nothing; only the cells that changed are drawn again; a layout can be made ahead in a thread. Refuses
-to know what a verdict is.
+Owns the styles of Markdown, scrolling both answers as one, and the frames: what is seen, in lines that are ready for
+the terminal. Invariants: only the cells that changed are drawn again; the frame of the pair that comes next, and which
+cells it changes, can be made ahead in a thread, so that showing it is a swap. Refuses to know what a verdict is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import chain
 from typing import ClassVar, NamedTuple
 
-from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
+from textual.color import Color
 from textual.events import Resize
+from textual.filter import LineFilter
 from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
-from workbench.answer_lines import StyledText, pieces_of, styled
-from workbench.text_wrapping import cells, cut, fit, wrap
-from workbench.word_diff import WordDiff, diff_words
+from screens.pair_layout import PairLayout, PairTexts, Row, changed_cells, lay_out
 
-LEAST_FOR_COLUMNS = 72
-"""Cells; where the view is narrower the answers stand below each other."""
-PROMPT_SHARE = 3
-"""The prompt has at most one line in so many, and what the answers leave."""
-LAST_TURN = "\n\nuser: "
-"""Begins the last turn of a conversation, which the answers are to: it is strong, what came before it is not."""
-EMPTY = "(empty)"
-GAP = " │ "
-EDGE = (" ", "")
-SIDES = ("left", "right")
-_DRAWN = dict.fromkeys(map(ord, "│─┬┴▼▲·"))
-"""Signs of our own, one cell each."""
-
-
-class PairTexts(NamedTuple):
-    """What is shown of a pair; nothing in it says where an answer comes from."""
-
-    prompt: str
-    left: str
-    right: str
-
-
-class Row(NamedTuple):
-    """One line of the view in pieces: a text, and "" for text, "prompt", "rule" or a style of `answer_lines`."""
-
-    pieces: tuple[tuple[str, str], ...]
-
-    @property
-    def text(self) -> str:
-        """Without styles."""
-        return "".join(text for text, _ in self.pieces)
+NAMES = ("prompt", "rule", "heading", "code", "quote", "strong", "emphasis")
+CHANGED = "changed"
 
 
 @dataclass(frozen=True)
-class PairLayout:
-    """The wrapped lines of one pair at one size, and how much room each part has."""
+class Look:
+    """What makes a row a line of the terminal; read from the widget once, for any thread."""
 
-    width: int
-    in_columns: bool
-    prompt: list[str]
-    left: StyledText
-    right: StyledText
-    prompt_room: int
-    left_room: int
-    right_room: int
-    last_turn: int = 0
-    """The line of the prompt with which its last turn begins."""
+    styles: dict[str, Style]
+    """By the names in the pieces of a row; "" is the view's own."""
+    filters: tuple[LineFilter, ...]
+    """What every line passes, the last door among them."""
+    background: Color
 
-    @property
-    def last_top(self) -> int:
-        """The furthest that the answers scroll."""
-        return max(0, len(self.left.lines) - self.left_room, len(self.right.lines) - self.right_room)
-
-    @property
-    def last_prompt_top(self) -> int:
-        """The furthest that the prompt scrolls."""
-        return max(0, len(self.prompt) - self.prompt_room)
-
-    @cached_property
-    def diff(self) -> WordDiff:
-        """The words that only one of the answers has; some milliseconds, for any thread."""
-        return diff_words(self.left.text, self.right.text)
-
-    def rows(self, top: int, prompt_top: int, *, marks: bool = False) -> list[Row]:
-        """What is seen where the answers are scrolled to `top` and the prompt to `prompt_top`."""
-        diff = self.diff if marks else None
-        shown = _part(self.prompt, prompt_top, self.prompt_room)
-        seen = [
-            _row(self.width, (f" {line}", "prompt" if place >= self.last_turn else ""))
-            for place, line in enumerate(shown, start=prompt_top)
-        ]
-        left, below_left = _answer(self.left, top, self.left_room, diff.left if diff else ())
-        right, below_right = _answer(self.right, top, self.right_room, diff.right if diff else ())
-        names = (_name("left", diff, diff.left_words), _name("right", diff, diff.right_words)) if diff else SIDES
-        prompt_mark = self._prompt_mark(prompt_top)
-        if not self.in_columns:
-            seen.append(_row(self.width, (_rule(names[0], self.width, prompt_mark), "rule")))
-            seen += [_row(self.width, EDGE, *line) for line in left]
-            seen.append(_row(self.width, (_rule(names[1], self.width, below_left), "rule")))
-            seen += [_row(self.width, EDGE, *line) for line in right]
-            return [*seen, _row(self.width, (_rule("", self.width, below_right), "rule"))]
-        each, other = _column_widths(self.width)
-        across = _rule(names[0], each + 2, prompt_mark) + "┬" + _rule(names[1], other + 1)
-        seen.append(_row(self.width, (across, "rule")))
-        both = zip(left, right, strict=True)
-        seen += [_row(self.width, EDGE, *_padded(one, each), (GAP, ""), *two) for one, two in both]
-        ends = _rule("", each + 2, below_left) + "┴" + _rule("", other + 1, below_right)
-        return [*seen, _row(self.width, (ends, "rule"))]
-
-    def _prompt_mark(self, top: int) -> str:
-        if not self.last_prompt_top:
-            return ""
-        return f"▲ {top} above, p" if top else f"▼ {self.last_prompt_top} below, p"
+    def strip(self, row: Row, width: int) -> Strip:
+        """The line of a row, exactly `width` cells."""
+        made = Strip([Segment(text, self.styles[style]) for text, style in row.pieces])
+        made = made.adjust_cell_length(width, self.styles[""])
+        for one in self.filters:
+            made = made.apply_filter(one, self.background)
+        return made
 
 
-def lay_out(texts: PairTexts, width: int, height: int) -> PairLayout:
-    """The layout of a pair; a function of its arguments alone, for any thread."""
-    in_columns = width >= LEAST_FOR_COLUMNS
-    each, other = _column_widths(width) if in_columns else (width - 2, width - 2)
-    prompt = wrap(texts.prompt or EMPTY, width - 2)
-    before, turn, _ = texts.prompt.rpartition(LAST_TURN)
-    last_turn = len(wrap(before, width - 2)) + 1 if turn else 0
-    left, right = styled(texts.left or EMPTY, each), styled(texts.right or EMPTY, other)
-    frame = 2 if in_columns else 3
-    needed = max(len(left.lines), len(right.lines)) if in_columns else len(left.lines) + len(right.lines)
-    prompt_room = max(1, min(len(prompt), max(height // PROMPT_SHARE, height - frame - needed)))
-    room = max(2, height - prompt_room - frame)
-    if in_columns:
-        return PairLayout(width, True, prompt, left, right, prompt_room, room, room, last_turn)
-    # An answer that needs less than its half leaves the rest to the other.
-    first = max(1, min(len(left.lines), max(room // 2, room - len(right.lines))))
-    return PairLayout(width, False, prompt, left, right, prompt_room, first, room - first, last_turn)
+class Frame(NamedTuple):
+    """All lines that are seen: as rows, and ready for the terminal."""
+
+    rows: tuple[Row, ...]
+    strips: tuple[Strip, ...]
+
+
+class Ahead(NamedTuple):
+    """A pair that will be shown: its frame, and which cells it changes where the frame `before` is seen till then."""
+
+    texts: PairTexts
+    size: Size
+    marks: bool
+    look: Look
+    layout: PairLayout
+    frame: Frame
+    before: Frame | None
+    regions: tuple[Region, ...]
 
 
 class PairView(Widget):
-    """The pair to be judged."""
+    """The pair to be judged. It has neither border nor padding: a row of it is a line of the screen."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        f"pair-view--{name}" for name in ("prompt", "rule", "heading", "code", "quote", "strong", "emphasis", "changed")
-    }
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"pair-view--{name}" for name in (*NAMES, CHANGED)}
     DEFAULT_CSS = """
     PairView { height: 1fr; width: 1fr; }
     PairView > .pair-view--prompt { text-style: bold; }
@@ -162,10 +86,11 @@ class PairView(Widget):
         super().__init__(id=id)
         self._texts: PairTexts | None = None
         self._laid_out: PairLayout | None = None
-        self._ahead: tuple[PairTexts, Size, PairLayout] | None = None
+        self._ahead: Ahead | None = None
         self._marks = False
-        self._seen: list[Row] = []
-        self._styles: dict[str, Style] = {}
+        self._frame: Frame | None = None
+        self._look_kept: Look | None = None
+        self._look_may_differ = True
         self._top = self._prompt_top = 0
 
     @property
@@ -195,9 +120,27 @@ class PairView(Widget):
         self._marks = on
         self._draw()
 
-    def keep_ready(self, texts: PairTexts, size: Size, layout: PairLayout) -> None:
-        """Take a layout made ahead, for when this pair is shown."""
-        self._ahead = (texts, size, layout)
+    def making_ready(self, texts: PairTexts) -> Callable[[], Ahead]:
+        """What a thread calls for `keep_ready`: it makes the frame of a pair, as it will be shown after this one."""
+        size, marks, look, before, made = self.size, self._marks, self._look, self._frame, self._ahead
+        same = made is not None and made[:3] == (texts, size, marks) and made.look == look
+
+        def make() -> Ahead:
+            if same and made is not None:
+                layout, frame = made.layout, made.frame
+            else:
+                layout = lay_out(texts, size.width, size.height)
+                frame = _frame(layout, size, look, 0, layout.last_prompt_top, marks)
+            regions = tuple(_regions(before, frame, size))
+            for region in regions:  # a strip keeps its parts
+                frame.strips[region.y].crop(region.x, region.right)
+            return Ahead(texts, size, marks, look, layout, frame, before, regions)
+
+        return make
+
+    def keep_ready(self, ahead: Ahead) -> None:
+        """Take what was made ahead, for when this pair is shown."""
+        self._ahead = ahead
 
     def scroll_answers(self, lines: int = 0, pages: int = 0) -> None:
         """Scroll both answers as one."""
@@ -225,129 +168,90 @@ class PairView(Widget):
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        width = self.size.width
-        if y >= len(self._seen):
-            return Strip.blank(width, self.rich_style)
-        pieces = self._seen[y].pieces
-        return Strip([Segment(text, self._style(style)) for text, style in pieces]).adjust_cell_length(width)
+        return self.render_lines(Region(0, y, self.size.width, 1))[0]
 
-    def _style(self, names: str) -> Style:
-        """Of one name or several; what is not named is the view's own."""
-        style = self._styles.get(names)
-        if style is None:
-            style = self.rich_style
-            for name in names.split():
-                style += self.get_component_rich_style(f"pair-view--{name}", partial=name != names)
-            self._styles[names] = style
-        return style
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """The lines of the frame as they are: nothing is left to be styled, padded or filtered."""
+        look = self._look
+        seen = self._frame.strips[crop.y : crop.bottom] if self._frame else ()
+        missing = (look.strip(Row(()), self.size.width) for _ in range(crop.height - len(seen)))
+        return [strip.crop(crop.x, crop.right) for strip in chain(seen, missing)]
 
     def notify_style_update(self) -> None:
-        self._styles.clear()
+        self._look_may_differ = True
         super().notify_style_update()
 
+    @property
+    def _look(self) -> Look:
+        """The styles of rows, of one name or two; what is not named is the view's own."""
+        if self._look_kept is None or self._look_may_differ:
+            look = self._read_look()
+            if self._frame is not None and look != self._look_kept:
+                self._frame = _styled(self._frame.rows, look, self.size.width)
+            self._look_kept, self._look_may_differ = look, False
+        return self._look_kept
+
+    def _read_look(self) -> Look:
+        base = self.rich_style
+        styles = {"": base}
+        for name in (*NAMES, CHANGED):
+            styles[name] = base + self.get_component_rich_style(f"pair-view--{name}")
+        changed = self.get_component_rich_style(f"pair-view--{CHANGED}", partial=True)
+        for name in NAMES:
+            partial = self.get_component_rich_style(f"pair-view--{name}", partial=True)
+            styles[f"{name} {CHANGED}"] = base + partial + changed
+        return Look(styles, tuple(self.get_line_filters()), self.background_colors[1])
+
     def _lay_out(self) -> None:
-        size = self.size
+        size, ahead = self.size, self._ahead
         if self._texts is None or not size:
             self._laid_out = None
-        elif self._ahead is not None and self._ahead[:2] == (self._texts, size):
-            self._laid_out = self._ahead[2]
+        elif ahead is not None and ahead[:2] == (self._texts, size):
+            self._laid_out = ahead.layout
         else:
             self._laid_out = lay_out(self._texts, size.width, size.height)
         self._top, self._prompt_top = 0, self._laid_out.last_prompt_top if self._laid_out else 0
 
+    def _frame_now(self) -> Frame | None:
+        layout, size = self._laid_out, self.size
+        return _frame(layout, size, self._look, self._top, self._prompt_top, self._marks) if layout else None
+
     def _draw(self) -> None:
         """Draw the cells again that are not what they were."""
-        before = self._seen
-        layout, width = self._laid_out, self.size.width
-        self._seen = layout.rows(self._top, self._prompt_top, marks=self._marks)[: self.size.height] if layout else []
-        blank = Row(((" " * width, ""),))
-        for y in range(max(len(before), len(self._seen))):
-            was = before[y] if y < len(before) else blank
-            now = self._seen[y] if y < len(self._seen) else blank
-            if was != now:
-                first, last = _changed(was, now, width)
-                self.refresh(Region(first, y, last - first, 1))
+        before, ahead, size = self._frame, self._ahead, self.size
+        if ahead is None or self._laid_out is not ahead.layout or not self._is_as_made(ahead):
+            self._frame = self._frame_now()
+            regions = tuple(_regions(before, self._frame, size))
+        else:
+            self._frame = ahead.frame
+            regions = ahead.regions if ahead.before is before else tuple(_regions(before, ahead.frame, size))
+        if regions:
+            self.refresh(*regions)
+
+    def _is_as_made(self, ahead: Ahead) -> bool:
+        """Whether a frame that was made ahead is what would be seen now."""
+        at_first = self._top == 0 and self._prompt_top == ahead.layout.last_prompt_top
+        return at_first and ahead.marks == self._marks and ahead.look == self._look
 
 
-def _changed(was: Row, now: Row, width: int) -> tuple[int, int]:
-    """The first cell that differs and the one behind the last; a line with signs that may be wide differs whole."""
-    if not (was.text.translate(_DRAWN).isascii() and now.text.translate(_DRAWN).isascii()):
-        return 0, width
-    first = _alike(was.pieces, now.pieces)
-    turned = [tuple((text[::-1], style) for text, style in reversed(row.pieces)) for row in (was, now)]
-    last = max(len(was.text), len(now.text)) - (_alike(*turned) if len(was.text) == len(now.text) else 0)
-    return min(first, width - 1), min(max(last, first + 1), width)
+def _frame(layout: PairLayout, size: Size, look: Look, top: int, prompt_top: int, marks: bool) -> Frame:
+    """What is seen of a layout."""
+    return _styled(tuple(layout.rows(top, prompt_top, marks=marks)[: size.height]), look, size.width)
 
 
-def _alike(one: tuple[tuple[str, str], ...], two: tuple[tuple[str, str], ...]) -> int:
-    """How many cells from the beginning are the same, in text and style."""
-    same = 0
-    for (text, style), (other, its_style) in zip(one, two, strict=False):
-        if style != its_style:
-            break
-        same += next(
-            (n for n, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other))
-        )
-        if text != other:
-            break
-    return same
+def _styled(rows: tuple[Row, ...], look: Look, width: int) -> Frame:
+    return Frame(rows, tuple(look.strip(row, width) for row in rows))
 
 
-def _column_widths(width: int) -> tuple[int, int]:
-    """Cells of the left and the right answer: one blank at the edge, " │ " between them."""
-    room = width - 1 - len(GAP)
-    return (room + 1) // 2, room // 2
-
-
-def _part(lines: list[str], top: int, room: int) -> list[str]:
-    seen = lines[top : top + room]
-    return seen + [""] * (room - len(seen))
-
-
-def _answer(
-    answer: StyledText, top: int, room: int, marks: Sequence[tuple[int, int]]
-) -> tuple[list[list[tuple[str, str]]], str]:
-    """The lines of an answer from `top`, or from where its end is seen, in pieces; and what the rule below says."""
-    count = len(answer.lines)
-    begin = max(0, min(top, count - room))
-    seen = [pieces_of(answer, place, marks) for place in range(begin, min(count, begin + room))]
-    return seen + [[("", "")] for _ in range(room - len(seen))], _mark(count - room - begin, begin)
-
-
-def _row(width: int, *pieces: tuple[str, str]) -> Row:
-    """A line of exactly `width` cells; neighbours of one style are one piece."""
-    joined: list[tuple[str, str]] = []
-    for text, style in _padded(pieces, width):
-        if joined and joined[-1][1] == style:
-            joined[-1] = (joined[-1][0] + text, style)
-        elif text:
-            joined.append((text, style))
-    return Row(tuple(joined))
-
-
-def _padded(pieces: Sequence[tuple[str, str]], width: int) -> list[tuple[str, str]]:
-    """Pieces and blanks, together `width` cells at least."""
-    return [*pieces, (" " * max(0, width - sum(cells(text) for text, _ in pieces)), "")]
-
-
-def _name(side: str, diff: WordDiff, own: int) -> str:
-    """What the rule above an answer says of the difference."""
-    if not own:
-        return f"{side} · nothing of its own"
-    return f"{side} · {own:,} {'word' if own == 1 else 'words'} of its own" + ("" if diff.whole else ", of the first")
-
-
-def _mark(below: int, above: int) -> str:
-    """▼ 12 more lines, where an answer goes on; ▲ where all of it above was scrolled away."""
-    if below > 0:
-        return f"▼ {below} more {'line' if below == 1 else 'lines'}"
-    return f"▲ {above} above, the end" if above > 0 else ""
-
-
-def _rule(name: str, width: int, mark: str = "") -> str:
-    """A line across with a name in its middle and a mark at its end: ───── left ───── ▼ 3 more lines ─."""
-    told = f" {cut(mark, max(0, width - len(name) - 8))} ─" if mark else ""
-    named = f" {name} " if name else ""
-    room = max(0, width - cell_len(told) - len(named))
-    before = min(room, max(0, (width - len(named)) // 2))
-    return fit("─" * before + named + "─" * (room - before) + told, width)
+def _regions(was: Frame | None, now: Frame | None, size: Size) -> list[Region]:
+    """The cells that differ, a region for each line."""
+    blank = Row(((" " * size.width, ""),))
+    before, after = was.rows if was else (), now.rows if now else ()
+    found = []
+    for y in range(min(size.height, max(len(before), len(after)))):
+        one = before[y] if y < len(before) else blank
+        other = after[y] if y < len(after) else blank
+        if one != other:
+            first, last = changed_cells(one, other, size.width)
+            found.append(Region(first, y, last - first, 1))
+    return found

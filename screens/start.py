@@ -21,6 +21,8 @@ from workbench.workspace import Workspace, open_workspace
 if TYPE_CHECKING:
     from screens.app import WorkbenchApp
 
+SWITCH_S = 0.0005
+"""How long a thread that has something to do waits for one that works on; Python's own is 5 ms."""
 _NO_SCREENS = ("dumb", "unknown", "")
 
 
@@ -51,6 +53,8 @@ def open_app(
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     # What is imported stays: looking through it for garbage again and again is a tenth of the time to the first frame.
     gc.set_threshold(100_000)
+    # A frame is written by a thread of its own, and a verdict saved in one: neither waits long for what goes on here.
+    sys.setswitchinterval(SWITCH_S)
     from screens.app import WorkbenchApp
     from workbench.user_settings import read_settings
 

@@ -247,6 +247,20 @@ class PtyTerminal:
                 return
         raise AssertionError(f"never quiet for {quiet_s} s\n{self.text}")
 
+    def answer(self, quiet_s: float, patience_s: float = PATIENCE_S) -> float:
+        """Wait until something has come, and then nothing for `quiet_s`; when the last bytes came.
+
+        Drawn when it is over: what the terminal does with the bytes is none of the program's time.
+        """
+        end, first = time.perf_counter() + patience_s, len(self.pieces)
+        while time.perf_counter() < end and self._receive(quiet_s if len(self.pieces) > first else 0.05) is not None:
+            if self.pieces and time.perf_counter() - self.pieces[-1].at >= quiet_s and len(self.pieces) > first:
+                break
+        assert len(self.pieces) > first, f"no answer after {patience_s} s\n{self.text}"
+        for piece in self.pieces[first:]:
+            self._draw(piece.data)
+        return self.pieces[-1].at
+
     def until(self, condition: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> float:
         """Wait until `condition` holds; when the last bytes before it came. AssertionError with the screen else."""
         end = time.perf_counter() + patience_s
@@ -271,12 +285,19 @@ class PtyTerminal:
         return self.process.returncode
 
     def _take_in(self, patience_s: float) -> bool:
-        """Read once; False where nothing will come any more."""
+        """Read once and draw it; False where nothing will come any more."""
+        data = self._receive(patience_s)
+        if data:
+            self._draw(data)
+        return data is not None
+
+    def _receive(self, patience_s: float) -> bytes | None:
+        """Read once: nothing where nothing came in that time, None where nothing will come any more."""
         if self._master < 0 or self._ended:
-            return False
+            return None
         ready, _, _ = select.select([self._master], [], [], patience_s)
         if not ready:
-            return True
+            return b""
         try:
             data = os.read(self._master, 65536)
         except OSError as error:
@@ -285,15 +306,17 @@ class PtyTerminal:
             data = b""
         if not data:
             self._ended = True
-            return False
+            return None
         self.pieces.append(Piece(time.perf_counter(), data))
+        return data
+
+    def _draw(self, data: bytes) -> None:
         text = self._pending + self._decoder.decode(data)
         unfinished = _UNFINISHED.search(text)
         cut = unfinished.start() if unfinished else len(text)
         self._pending = text[cut:]
         self.drawing.feed(text[:cut])
         self._answer()
-        return True
 
     def _answer(self) -> None:
         for query in self.drawing.queries:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from textual.events import Key
+from textual.screen import Screen
 
 from screens.label import TOO_FAST, Label
 from screens.label_saving import GUARD_S, KeyClock, SavedLine
-from screens.pair_view import PairView
+from screens.narrow_updates import NarrowUpdate
+from screens.pair_layout import PairLayout, PairTexts
+from screens.pair_view import Look, PairView
+from tests.benchmarks.label import answer
 from tests.screens.driving import SIZE, WIDE, check_golden, drive, sees, text_of, until
 from workbench.label_form import form_of
 from workbench.pair_sets import CandidatePair, create_pairs, open_pairs
@@ -107,24 +114,70 @@ def test_what_stood_on_the_side_is_what_the_journal_says(workspace: Workspace) -
     assert said == chosen
 
 
-def test_the_verdict_is_on_the_disk_before_the_next_pair_shows(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+def test_a_verdict_is_on_the_disk_and_then_the_next_pair_which_is_ready_shows_in_one_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    on_disk_when_shown: list[int] = []
-    show = PairView.show
+    made = init(tmp_path / "ws")
+    candidates = [CandidatePair(f"question {n}?", answer(n * 7), answer(n * 7 + 5)) for n in range(4)]
+    create_pairs(made, "support", candidates, {"made": "here"})
+    on_disk_when_sent: list[int] = []
+    calls: Counter[str] = Counter()
 
-    def watched(view: PairView, texts: object) -> None:
-        on_disk_when_shown.append(len(verdicts(workspace)))
-        show(view, texts)  # type: ignore[arg-type]
+    def counted(owner: type, name: str) -> None:
+        true = getattr(owner, name)
 
-    monkeypatch.setattr(PairView, "show", watched)
+        def counting(*given: object, **named: object) -> object:
+            calls[name] += 1
+            return true(*given, **named)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    counted(Look, "strip")
+    counted(PairLayout, "rows")
+    counted(Screen, "_refresh_layout")
 
     async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
         clock = HandClock()
-        await press(pilot, await begin(app, pilot, clock), clock, "1", "2", "3")
+        screen = await begin(app, pilot, clock)
+        view, console, sizes = screen.query_one(PairView), Console(width=80, color_system="256"), []
 
-    drive(script, workspace, settings=ALICE)
-    assert on_disk_when_shown == [0, 1, 2, 3]
+        def sent(_: object, update: NarrowUpdate | None) -> None:
+            if update is not None:
+                sizes.append(len(update.render_segments(console)))
+                on_disk_when_sent.append(len(verdicts(made)))
+
+        for _ in "123":
+            following = screen._sitting.upcoming
+            texts = PairTexts(following.prompt, following.left, following.right)
+            await until(pilot, lambda: view._ahead is not None and view._ahead.texts == texts)  # noqa: B023
+            await until(pilot, lambda: all(worker.is_finished for worker in app.workers if worker.group == "ahead"))
+            calls.clear()
+            monkeypatch.setattr(app, "_display", sent)
+            await pilot.press("down")
+            await until(pilot, lambda: view._ahead.before is view._frame, "the frame after a step is compared anew")
+            assert calls["strip"] < 40
+            sizes.clear()
+            on_disk_when_sent.clear()
+            calls.clear()
+            clock.at += 5
+            screen._prepare_next = nothing
+            await pilot.press("1")
+            await until(pilot, lambda: view.texts == texts and not screen._saving)  # noqa: B023
+            await pilot.pause(0.05)
+            assert calls == {}, "neither laid out nor styled while the key is answered"
+            assert len(sizes) == 1
+            assert 500 < sizes[0] < 2500
+            assert on_disk_when_sent == [screen._sitting.counts.done]
+            del screen._prepare_next
+            screen.in_quiet()
+        assert gc.get_freeze_count() > 0
+
+    drive(script, made, settings=ALICE)
+    assert gc.get_freeze_count() == 0, "what was there before is collected again"
+
+
+async def nothing(_: object) -> None:
+    """In the place of what is done in quiet."""
 
 
 def test_keys_before_the_pair_could_be_read_judge_nothing(workspace: Workspace) -> None:
@@ -385,12 +438,12 @@ def test_the_difference_is_marked_by_a_key_on_this_pair_and_the_next(workspace: 
         await sees(pilot, "left · 1 word of its own")
         assert text_of(app).splitlines()[3:] == before[3:], "nothing moved"
         view = screen.query_one(PairView)
-        assert any("changed" in style for row in view._seen for _, style in row.pieces)
+        assert any("changed" in style for row in view._frame.rows for _, style in row.pieces)
         await press(pilot, screen, clock, "1")
         await sees(pilot, "of its own")
         await pilot.press("d")
         await until(pilot, lambda: "of its own" not in text_of(app))
-        assert not any("changed" in style for row in view._seen for _, style in row.pieces)
+        assert not any("changed" in style for row in view._frame.rows for _, style in row.pieces)
 
     drive(script, workspace, settings=ALICE)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from screens.pair_view import PairTexts, Row, _changed, lay_out
+from screens.pair_layout import PairTexts, Row, changed_cells, lay_out
 
 HOSTILE = "\x1b]0;owned\x07 \x1b[2J [/nope] [red]x \u202eabc\u200b \x9b1m"
 
@@ -106,8 +106,8 @@ class TestWhatIsDrawnAgain:
 
     def test_from_the_first_cell_that_differs_to_the_last(self) -> None:
         was = self.row((" same one │ left  ", ""))
-        assert _changed(was, self.row((" same two │ left  ", "")), 18) == (6, 9)
-        assert _changed(was, self.row((" same ", ""), ("one", "strong"), (" │ left  ", "")), 18) == (6, 9)
+        assert changed_cells(was, self.row((" same two │ left  ", "")), 18) == (6, 9)
+        assert changed_cells(was, self.row((" same ", ""), ("one", "strong"), (" │ left  ", "")), 18) == (6, 9)
 
     def test_a_line_with_wide_signs_differs_whole(self) -> None:
-        assert _changed(self.row((" 日本  ", "")), self.row((" 日米  ", "")), 7) == (0, 7)
+        assert changed_cells(self.row((" 日本  ", "")), self.row((" 日米  ", "")), 7) == (0, 7)

@@ -247,17 +247,15 @@ def test_more_room_shows_more_panels() -> None:
     assert grid_of(0, 0, 0) == (1, 1)
 
 
-def test_only_the_cells_of_a_span_are_sent() -> None:
-    parts = {0: Strip([Segment("abc"), Segment("def")]), 6: Strip([Segment("ghijkl")])}
+def test_pieces_side_by_side_have_one_address() -> None:
+    pieces = [(1, 2, Strip([Segment("cd"), Segment("ef")])), (1, 6, Strip([Segment("ghi")])), (1, 10, Strip.blank(1))]
     console = Console(force_terminal=True, color_system=None)
-    sent = NarrowUpdate([{}, parts], [(1, 2, 9)], [[], [6, 12]]).render_segments(console)
-    assert sent == "\x1b[2;3Hcdefghi"
-    assert NarrowUpdate([parts], [(0, 7, 8)], [[6, 12]]).render_segments(console) == "\x1b[1;8Hh"
+    assert NarrowUpdate(pieces).render_segments(console) == "\x1b[2;3Hcdefghi\x1b[2;11H "
 
 
 def test_a_style_is_sent_where_it_changes_and_none_is_left() -> None:
     bold, dim = Style(bold=True), Style(dim=True)
     line = Strip([Segment("a", bold), Segment("b", bold), Segment("c", dim), Segment("d")])
     console = Console(force_terminal=True, color_system="256")
-    sent = NarrowUpdate([{0: line}, {0: line}], [(0, 0, 4), (1, 0, 2)], [[4], [4]]).render_segments(console)
+    sent = NarrowUpdate([(0, 0, line), (1, 0, line.crop(0, 2))]).render_segments(console)
     assert sent == "\x1b[1;1H\x1b[1mab\x1b[0;2mc\x1b[0md\x1b[2;1H\x1b[1mab\x1b[0m"
