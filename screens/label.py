@@ -202,18 +202,17 @@ class Label(NotingStation):
 
     def _judged(self, saved: Saved) -> None:
         words = f"{saved.took_s:.1f} s" if saved.took_s < 60 else f"{saved.took_s / 60:.0f} min"
-        self.did(f"saved #{saved.number}  {saved.said.words}  {words}")
-        self.show_present()
+        self.show_present(f"saved #{saved.number}  {saved.said.words}  {words}")
 
     # What is shown.
 
-    def show_present(self) -> None:
+    def show_present(self, did: str | None = None) -> None:
         sitting = self._sitting
         if sitting is None:
             return
         present = sitting.present
         ended_before = self.has_class("-ended")
-        self.query_one("#saved", SavedLine).far(far_words(sitting.counts))
+        self.query_one("#saved", SavedLine).tell(did=did, far=far_words(sitting.counts))
         self.show_state()
         self.set_class(present is None, "-ended")
         view = self.query_one("#pair", PairView)

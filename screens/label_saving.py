@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from rich.cells import cell_len
+from textual.css.query import NoMatches
 from textual.events import Key, Resize
 
 from engine.run.safe_text import safe
@@ -48,14 +49,10 @@ class SavedLine(Line):
         super().__init__(id=id)
         self._did, self._far = "", ""
 
-    def did(self, words: str) -> None:
-        """Say what was done."""
-        self._did = words
-        self._tell()
-
-    def far(self, words: str) -> None:
-        """Say how far one is."""
-        self._far = words
+    def tell(self, *, did: str | None = None, far: str | None = None) -> None:
+        """Say what was done, or how far one is, or both; what is not said stays."""
+        self._did = self._did if did is None else did
+        self._far = self._far if far is None else far
         self._tell()
 
     def on_resize(self, event: Resize) -> None:
@@ -97,11 +94,11 @@ class SavingStation(Station):
 
     def did(self, words: str) -> None:
         """Say what was done last."""
-        self.query_one("#saved", SavedLine).did(safe(words))
+        self.query_one("#saved", SavedLine).tell(did=safe(words))
 
     @abstractmethod
-    def show_present(self) -> None:
-        """Show the pair that is present now."""
+    def show_present(self, did: str | None = None) -> None:
+        """Show the pair that is present now, and what was done last."""
 
     def on_resize(self, event: Resize) -> None:
         self.await_frame()
@@ -139,7 +136,11 @@ class SavingStation(Station):
     @property
     def is_gone(self) -> bool:
         """Whether this screen was left while something went on in a thread."""
-        return not self.is_attached or not self.query("#pair")
+        try:
+            self.query_one("#pair")
+        except NoMatches:
+            return True
+        return not self.is_attached
 
     def save(self, write: Callable[[], T], then: Callable[[T], None]) -> None:
         """Run `write` in a thread, and `then` with what it returned."""

@@ -139,6 +139,8 @@ def draw_now(screen: Screen[Any], *widgets: Widget) -> bool:
     waits = screen._layout_required or screen._scroll_required or screen._repaint_required or screen.app._batch_count
     if waits or not screen.is_current or any(widget._layout_required for widget in widgets):
         return False
-    screen._compositor.update_widgets({*screen._dirty_widgets, *widgets})
+    # One that is not seen would have the whole arrangement reckoned anew.
+    seen = [widget for widget in widgets if widget in screen._compositor.visible_widgets]
+    screen._compositor.update_widgets({*screen._dirty_widgets, *seen})
     screen._compositor_refresh()
     return True

@@ -106,8 +106,9 @@ class Station(Leavable[None]):
 
     def say_where(self, context: str) -> None:
         """What the header says after the title: the subject and the numbers that matter."""
-        self._where = context
-        self._show_header()
+        if context != self._where:
+            self._where = context
+            self._show_header()
 
     def say(self, message: str, tone: str = "") -> None:
         """Write a line above the keys; `tone` is "", "good" or "bad"."""
