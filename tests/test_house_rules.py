@@ -19,7 +19,7 @@ PARTS = ("engine", "workbench", "screens", "sample_data")
     [
         ["ruff", "check", "--no-cache", "."],
         ["ruff", "format", "--no-cache", "--check", "."],
-        ["mypy"],
+        pytest.param(["mypy"], marks=pytest.mark.slow),
         ["importlinter.cli", "lint", "--no-cache"],
     ],
     ids=["ruff check", "ruff format", "mypy --strict", "import contracts"],

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -178,21 +176,18 @@ class TestRefusals:
         with pytest.raises(ConfigError):
             generate.read_jobs(tmp_path / "job.json")
 
-    def test_program_says_it_on_one_line(self, tmp_path: Path, prompts: Path) -> None:
+    def test_program_says_it_on_one_line(
+        self, tmp_path: Path, prompts: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
         (tmp_path / "bad\x1b[31m").mkdir()
         described = job(tmp_path / "bad\x1b[31m", prompts, tmp_path / "out.jsonl")
         (tmp_path / "job.json").write_text(json.dumps(described))
-        done = subprocess.run(
-            [sys.executable, "-m", "engine.generate", str(tmp_path / "job.json")],
-            capture_output=True,
-            text=True,
-            cwd=Path(generate.__file__).parents[1],
-        )
-        assert done.returncode == 1
-        assert done.stdout == ""
-        assert len(done.stderr.splitlines()) == 1
-        assert "no tokenizer.json" in done.stderr
-        assert "\x1b" not in done.stderr
+        assert generate.main([str(tmp_path / "job.json")]) == 1
+        out, err = capfd.readouterr()
+        assert out == ""
+        assert len(err.splitlines()) == 1
+        assert "no tokenizer.json" in err
+        assert "\x1b" not in err
         assert not (tmp_path / "out.jsonl").exists()
 
     def test_wrong_use(self, capsys: pytest.CaptureFixture[str]) -> None:

@@ -180,6 +180,7 @@ class TestConversion:
         assert [path for path in (tmp_path / "models").iterdir() if not path.name.endswith(".lock")] == []
 
     @pytest.mark.slow
+    @pytest.mark.slow
     def test_architecture_that_is_not_known(self, tmp_path: Path, tiny_model_folder: Path) -> None:
         """The reason comes out of the child as one message."""
         strange = write_gguf(tmp_path / "strange.gguf", tiny_model_folder, architecture="strangeformer")
