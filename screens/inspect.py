@@ -144,6 +144,7 @@ class Inspect(Station):
         if self._growth is not None:
             self._growth.stop()
         self._growth = None if self._grown() else self.set_interval(GROWTH_S, self._grown)
+        self._window.speed_up()
         self.say(self._about.warning or self._window.note, "bad" if self._about.warning else "")
         for field in self.query("#filter").results(Input):  # typed while the file was opened
             self._start_search(field.value)

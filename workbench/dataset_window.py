@@ -8,9 +8,10 @@ columns mean. How each kind of file is read stands in `dataset_window_parquet`, 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, MutableSequence, Sequence
+from collections.abc import Callable, Generator, Iterable, MutableSequence, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,6 +99,10 @@ class RowWindow(ABC):
     def rows(self, start: int, count: int) -> list[Cells]:
         """The cells of at most `count` rows from row `start`."""
 
+    def whole_rows(self, start: int, count: int) -> Iterable[Cells]:
+        """As `rows`, for conditions on cells: these are whole where the file is read a row at a time."""
+        return self.rows(start, count)
+
     def rows_at(self, numbers: Sequence[int]) -> list[Cells]:
         """The cells of these rows, in this order."""
         return [cells for number in numbers for cells in self.rows(number, 1)]
@@ -119,6 +124,10 @@ class RowWindow(ABC):
     def place(self, number: int) -> str:
         """Where a row stands, for a person: "row 3", or the line of the file."""
         return f"row {number + 1:,}"
+
+    def speed_up(self) -> bool:
+        """Begin to make reading faster in the background, where that is worth it: whether it is. No row changes."""
+        return False
 
     def find(self, number: int, ordinal: int) -> int:
         """The row that is `number` (a line or ordinal, from 1) in the file and `ordinal` (from 0) of the readable ones.
@@ -155,6 +164,11 @@ class FileIdentity:
     bytes: int
     mtime_ns: int
     inode: int
+
+    def key(self, what: str) -> str:
+        """A name for what is made of this very file and kept in the person's cache; `what` says how it is made."""
+        written = f"{what} {os.path.abspath(self.path)} {self.bytes} {self.mtime_ns} {self.inode}"
+        return hashlib.sha256(written.encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
     def require(self) -> None:
         """Raises where the file is gone, or is not the one that was opened."""

@@ -8,10 +8,8 @@ used only for a file of the same path, size, time and inode; the copies can be d
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
-import shutil
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -19,7 +17,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from engine.run.user_cache import user_cache_folder
+from workbench.cache_room import copies_folder, make_room, require_space
 from workbench.dataset_reading import FileKind, RawRow, ReadEvent, place_word, read_rows
 from workbench.dataset_shapes import column_kinds
 from workbench.dataset_window import (
@@ -39,19 +37,11 @@ from workbench.errors import UnreadableData, WorkbenchError, disk_full, is_out_o
 
 _HELD_ROWS = 1000
 _HELD_BYTES = 4_000_000
-_UNUSED_S = 30 * 86_400
-"""A copy that nobody opened for this long is removed when the next one is made."""
-_LEAST_FREE_BYTES = 1_000_000_000
 _CHECK_SPACE_ROWS = 20_000
 
 
 class _Closed(Exception):
     """Nobody looks at the file any more."""
-
-
-def copies_folder() -> Path:
-    """Where the copies lie: $XDG_CACHE_HOME/workbench/rows; safe to delete."""
-    return user_cache_folder() / "rows"
 
 
 class ConvertedWindow(RowWindow):
@@ -61,7 +51,7 @@ class ConvertedWindow(RowWindow):
         self.path = path
         self._kind = kind
         self._identity: FileIdentity = identity_of(path)
-        self._copy = copies_folder() / f"{_key_of(self._identity, kind)}.parquet"
+        self._copy = copies_folder() / f"{self._identity.key(f'1 {kind}')}.parquet"
         self._events: Iterator[ReadEvent] = read_rows(path, kind)
         self._held: list[RawRow] = []
         self._left_out = 0
@@ -200,7 +190,7 @@ class ConvertedWindow(RowWindow):
         new = self._copy.with_name(f".new-{secrets.token_hex(8)}.parquet")
         try:
             new.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _remove_unused(new.parent)
+            make_room(self._identity.bytes)
             types: dict[str, str] = {}
             with closing(self._rows(types)) as rows:
                 # The types are filled in while the rows are written, and read after them.
@@ -244,7 +234,7 @@ class ConvertedWindow(RowWindow):
                     continue
                 self._read += 1
                 if self._read % _CHECK_SPACE_ROWS == 0:
-                    _require_space(self._copy.parent)
+                    require_space(self._copy.parent, "copying rows for browsing")
                 yield event
         except (UnreadableData, OSError) as error:
             if is_out_of_space(error):
@@ -261,11 +251,6 @@ class ConvertedWindow(RowWindow):
         return f"only the first {len(self._held):,} rows of {self.path.name} are shown: {said}"
 
 
-def _key_of(identity: FileIdentity, kind: FileKind) -> str:
-    written = f"1 {os.path.abspath(identity.path)} {identity.bytes} {identity.mtime_ns} {identity.inode} {kind}"
-    return hashlib.sha256(written.encode("utf-8", "surrogateescape")).hexdigest()[:40]
-
-
 def _column_name(name: str, taken: dict[str, str]) -> str:
     """A name for the copy's column: DuckDB tells no upper from lower case and has no empty names."""
     lower = {other.lower() for other in taken}
@@ -273,18 +258,3 @@ def _column_name(name: str, taken: dict[str, str]) -> str:
     while found.lower() in lower or found.lower() == "file_row_number":
         found, number = f"{name or '(no name)'}_{number}", number + 1
     return found
-
-
-def _require_space(folder: Path) -> None:
-    if shutil.disk_usage(folder).free < _LEAST_FREE_BYTES:
-        raise disk_full("copying rows for browsing", folder)
-
-
-def _remove_unused(folder: Path) -> None:
-    now = time.time()
-    for file in folder.iterdir():
-        with suppress(OSError):
-            limit = 86_400 if file.name.startswith(".new-") else _UNUSED_S
-            found = file.stat()
-            if now - max(found.st_atime, found.st_mtime) > limit:
-                file.unlink()

@@ -10,12 +10,14 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
 
+from workbench import native_cache
 from workbench.dataset_reading import excerpt
 from workbench.dataset_shapes import column_kinds
 from workbench.dataset_window import (
@@ -30,7 +32,9 @@ from workbench.dataset_window import (
     holds,
     identity_of,
 )
-from workbench.errors import UnreadableData
+from workbench.errors import UnreadableData, WorkbenchError
+from workbench.row_query import RowQuery
+from workbench.sql_rows import SqlRows, duckdb_error
 
 _FIRST_BYTES = 1 << 18
 _CHUNK_BYTES = 1 << 24
@@ -64,6 +68,8 @@ class JsonLinesWindow(RowWindow):
         self._done = threading.Event()
         self._closed = threading.Event()
         self._fault = ""
+        self._native: SqlRows | None = None
+        """The native cache, for filters and orders; a page is read sooner by the index."""
         self._indexing = _Indexing(path)
         try:
             small = self._identity.bytes <= _FIRST_BYTES
@@ -93,6 +99,10 @@ class JsonLinesWindow(RowWindow):
     def rows(self, start: int, count: int) -> list[Cells]:
         return [self._cells_of(*line) for line in self._lines(start, count)]
 
+    def whole_rows(self, start: int, count: int) -> Iterator[Cells]:
+        for number, line in self._lines(start, count):
+            yield self._cells_of(number, line, whole=True)
+
     def row(self, number: int) -> dict[str, Any]:
         for place, line in self._lines(number, 1):
             value = _parsed(line)
@@ -103,11 +113,73 @@ class JsonLinesWindow(RowWindow):
         raise UnreadableData(f"{self.path} has no row {number + 1:,}; it has {self.rows_so_far:,}.")
 
     def matching(self, text: str, should_stop: Callable[[], bool] = lambda: False) -> Generator[Hits, None, None]:
+        if self._native is not None:
+            return self._scan_cache(self._native, RowQuery(text=text), should_stop)
+        return self._read_through(text, should_stop)
+
+    def rows_of(self, query: RowQuery, should_stop: Callable[[], bool] = lambda: False) -> Generator[Hits, None, None]:
+        if self._native is not None:
+            return self._scan_cache(self._native, query, should_stop)
+        return super().rows_of(query, should_stop)
+
+    def speed_up(self) -> bool:
+        worth_it = native_cache.is_worth_it(self._identity, self.columns)
+        if worth_it:
+            threading.Thread(target=self._move_over, name="native cache", daemon=True).start()
+        return worth_it
+
+    def stored_rows(self) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """(bytes, what the native cache holds of it) of every row: cells, other columns' texts, whether unreadable."""
+        names = [column.name for column in self.columns]
+        for _, line in self._lines(0, self.rows_so_far):
+            value = _parsed(line)
+            if isinstance(value, dict):
+                cells = [cell_of(value.pop(name, None)) for name in names]
+                others = [text for text in map(cell_of, value.values()) if text is not None]
+                yield len(line), (*cells, others or None, False)
+            else:
+                whole = line.decode("utf-8", "replace")
+                yield len(line), (*self._cells_of(0, line), [whole], True)
+
+    def _move_over(self) -> None:
+        """In a thread: find rows by the cache from here on, once there is one."""
+        self._done.wait()
+        with suppress(WorkbenchError, OSError, duckdb_error()):
+            layout = native_cache.lines_layout(self.columns)
+            made = native_cache.rows_from_cache(self._identity, layout, self.rows_so_far, self._closed.is_set)
+            self._native = made
+            if made is not None and self._closed.is_set():
+                made.close()
+
+    def _scan_cache(
+        self, cache: SqlRows, query: RowQuery, should_stop: Callable[[], bool]
+    ) -> Generator[Hits, None, None]:
+        def check(start: int, count: int) -> None:
+            self._identity.require()
+            native_cache.hold()
+
+        scanned = 0
+        try:
+            for hits in cache.scan(query, should_stop, check):
+                scanned = hits.scanned
+                yield hits
+            return
+        except duckdb_error():
+            self._native = None
+            cache.close()
+            native_cache.throw_away(cache)
+        if query.is_plain:
+            yield from self._read_through(query.text, should_stop, scanned)
+        else:
+            for hits in super().rows_of(query, should_stop):
+                if hits.scanned > scanned:
+                    yield Hits([number for number in hits.numbers if number >= scanned], hits.scanned)
+
+    def _read_through(self, text: str, should_stop: Callable[[], bool], start: int = 0) -> Generator[Hits, None, None]:
         wanted = text.lower()
         # Where the text looks the same in JSON as it is, a line without it needs no parsing.
         plain = wanted.isascii() and wanted.isalnum()
         as_bytes = wanted.encode() if plain else b""
-        start = 0
         while not should_stop():
             complete = self.complete
             end = min(start + _SCAN_ROWS, self.rows_so_far)  # once: rows that are found from here on are the next part
@@ -142,10 +214,13 @@ class JsonLinesWindow(RowWindow):
 
     def close(self) -> None:
         self._closed.set()
+        if self._native is not None:
+            self._native.close()
 
     def _lines(self, start: int, count: int) -> Iterator[tuple[int, bytes]]:
         """(row, line) from row `start`; a line that is too long is cut."""
         self._identity.require()
+        native_cache.hold()
         try:
             with open(self.path, "rb", buffering=1 << 18) as file:
                 at = -1
@@ -166,10 +241,11 @@ class JsonLinesWindow(RowWindow):
         part = bisect_right(self._ends, number)
         return part, number - (self._ends[part - 1] if part else 0)
 
-    def _cells_of(self, number: int, line: bytes) -> Cells:
+    def _cells_of(self, number: int, line: bytes, *, whole: bool = False) -> Cells:
         value = _parsed(line)
         if isinstance(value, dict):
-            return tuple(_cut(cell_of(value.get(column.name))) for column in self.columns)
+            cells = (cell_of(value.get(column.name)) for column in self.columns)
+            return tuple(cells) if whole else tuple(map(_cut, cells))
         return (f"✗ {value}: {excerpt(line.strip())}", *(None for _ in self.columns[1:]))
 
     def _columns_of_sample(self) -> tuple[WindowColumn, ...]:

@@ -105,7 +105,7 @@ def read_through(window: RowWindow, query: RowQuery, should_stop: Callable[[], b
         complete = window.complete
         end = min(start + _READ_ROWS, window.rows_so_far)
         numbers = array("q")
-        for place, cells in enumerate(window.rows(start, end - start)):
+        for place, cells in enumerate(window.whole_rows(start, end - start)):
             if _holds(cells, query, window.columns):
                 numbers.append(start + place)
                 if query.sort is not None:

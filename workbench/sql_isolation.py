@@ -93,12 +93,18 @@ def program_places() -> list[Path]:
 
 def limit_process(cpu_s: int, file_bytes: int) -> None:
     """Bound this process: memory, time on the processor, size of a file it writes; it dies with its parent."""
+    die_with_parent()
     if sys.platform.startswith("linux"):
-        _libc().prctl(_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
         _lower(resource.RLIMIT_AS, ADDRESS_BYTES)
     _lower(resource.RLIMIT_CPU, cpu_s)
     _lower(resource.RLIMIT_FSIZE, file_bytes)
     _lower(resource.RLIMIT_CORE, 0)
+
+
+def die_with_parent() -> None:
+    """From here on this process is killed when the thread that started it ends; where the kernel cannot, it is not."""
+    if sys.platform.startswith("linux"):
+        _libc().prctl(_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
 
 
 def _lower(which: int, wanted: int) -> None:
