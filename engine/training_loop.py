@@ -24,6 +24,7 @@ import torch
 from engine.alarm_watch import AlarmWatch
 from engine.checkpoints import prune, save_checkpoint
 from engine.errors import CheckpointError, NumericalError, RewardError, StoppedByAlarm, StopRequested
+from engine.machine import Machine
 from engine.methods.method import Meter, Method, Reporting, seed_of
 from engine.optimizer import Optimizer
 from engine.probe import PROBE_SECONDS, Probe
@@ -84,6 +85,7 @@ class TrainingLoop:
         progress: Progress,
         write_weights: Callable[[Path], None],
         stop_wanted: Callable[[], bool],
+        machine: Machine | None = None,
     ) -> None:
         self._config = config
         self._folder = folder
@@ -94,6 +96,7 @@ class TrainingLoop:
         self._progress = progress
         self._write_weights = write_weights
         self._stop_wanted = stop_wanted
+        self._machine = machine
         self._alarms = AlarmWatch(config, folder, reporter, progress.alarms)
         self._checkpoint_failures = 0
         self._saved_step = -1
@@ -147,6 +150,7 @@ class TrainingLoop:
         metrics["num_tokens"] = float(self._progress.tokens)
         metrics["step_time_s"] = seconds
         metrics["peak_memory_bytes"] = float(peak_memory_bytes())
+        metrics |= self._machine.step(seconds) if self._machine is not None else {}
         self._finish_step(metrics)
 
     def _finish_step(self, metrics: dict[str, float]) -> None:

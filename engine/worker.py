@@ -11,7 +11,10 @@ import torch
 from engine.assembly import assemble
 from engine.checkpoints import load_trainer, newest_valid
 from engine.errors import ModelError, StopRequested
+from engine.machine import machine_of
+from engine.model.model_sizes import read_model_sizes
 from engine.model.saving import load_trained_weights
+from engine.model_parts import precision_of
 from engine.ranks import any_rank, begin_alike, joined, leaders_word, leads
 from engine.reporting import Reporter
 from engine.run.config import RunConfig
@@ -58,9 +61,12 @@ def _train(
         reporter.event("resumed", step=progress.step, name=newest.name)
         reporter.status(step=progress.step, total_steps=parts.method.total_steps, best=progress.best)
     begin_alike(parts.optimizer.parameters)
+    sizes = read_model_sizes(folder.in_workspace(config.model.path))
+    machine = machine_of(parts.roles, sizes, precision_of(config, device), device)
     loop = TrainingLoop(
-        config, folder, reporter, parts.method, parts.optimizer, parts.probe, progress, parts.write_weights, stop_wanted
-    )
+        config, folder, reporter, parts.method, parts.optimizer, parts.probe, progress, parts.write_weights,
+        stop_wanted, machine,
+    )  # fmt: skip
     loop.run()
 
 

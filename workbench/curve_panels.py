@@ -96,6 +96,14 @@ _PACE = (
     _Wanted(("entropy",)),
     _Wanted(("tokens_per_second",)),
 )
+_MACHINE = (
+    _Wanted(("mfu",), title="MFU"),
+    _Wanted(("gpu/load",), title="GPU load"),
+    _Wanted(("gpu/memory_bytes",), smooth=False, title="GPU memory"),
+    _Wanted(("gpu/power_watts",), title="GPU power"),
+    _Wanted(("gpu/temperature_celsius",), smooth=False, title="GPU temperature"),
+)
+"""Of a run on a GPU alone; no panel waits for them."""
 _SIDES = ("chosen", "rejected")
 _MARGINS = _Wanted(("rewards/margins",), references=_ZERO)
 _ACCURACIES = _Wanted(("rewards/accuracies",), references=_CHANCE)
@@ -190,6 +198,7 @@ def panels_of(method: str, metrics: Collection[str], config: RunConfig | None = 
         else:
             wanted[0] = terms[0]
             wanted[4:4] = [_Wanted(("loss",)), terms[1]]
+    wanted += [one for one in _MACHINE if one.metrics[0] in metrics]
     panels = [_panel(one, config) for one in wanted]
     if config is not None and config.run.imported:
         panels = [panel for panel in panels if _has_values(panel, metrics)]

@@ -23,6 +23,7 @@ import torch
 from engine.data.packing import PackedBatch
 from engine.errors import ConfigError, ModelError
 from engine.model.activation_checkpointing import checkpointed_layers
+from engine.model.arithmetic import Arithmetic, of_batch
 from engine.model.half_products import are_emulated
 from engine.model.log_probs import TokenScores, hidden_states, token_scores
 from engine.model.lora_layers import (
@@ -75,6 +76,8 @@ class RoleModel:
         """Whether completions are sampled from copies of the weights with the adapter folded in."""
         self.checkpointing = False
         """Whether the activations inside decoder layers are worked again in the backward pass, and not kept."""
+        self.work: Arithmetic | None = None
+        """Of the passes with a gradient since it was set; None where nobody wants to know."""
         self._layers = _tuner_layers(model) if peft_model is not None else []
         self._dropouts = [layer.lora_dropout[trained] for layer in self._layers if trained in layer.lora_dropout]
         learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -144,6 +147,7 @@ class RoleModel:
     def hidden(self, batch: PackedBatch, role: str, rows_R: torch.Tensor | None = None) -> torch.Tensor:
         """Hidden states (T, H) of a packed batch, as `role`; with `rows_R` of those rows alone, (R, H)."""
         self._drop_where_trained()
+        self._count(batch, 0)
         with self.use(role) as model, self._precision(batch):
             return self._hidden_states(model, batch, role, rows_R)
 
@@ -158,6 +162,7 @@ class RoleModel:
     ) -> tuple[TokenScores, torch.Tensor]:
         """Per-target scores and the hidden states (T, H) they came from, as `role`."""
         self._drop_where_trained()
+        self._count(batch, len(batch.rows_N))
         with self.use(role) as model, self._precision(batch):
             hidden_TH = self._hidden_states(model, batch, role)
             scores = token_scores(
@@ -182,6 +187,10 @@ class RoleModel:
         self._drop_where_trained()
         with self.use(role):
             yield
+
+    def _count(self, batch: PackedBatch, scored: int) -> None:
+        if self.work is not None and torch.is_grad_enabled():
+            self.work += of_batch(batch, scored)
 
     def _drop_where_trained(self) -> None:
         """Dropout in the trained adapter where a gradient is wanted, and nowhere else: held-out figures, references

@@ -48,6 +48,17 @@ TABLE: tuple[MetricInfo, ...] = (
     MetricInfo("tokens_per_second", "tokens/s", "tokens of the step by its duration, rollouts included", ""),
     MetricInfo("step_time_s", "seconds", "duration of the step without evaluation, probe and checkpoint", ""),
     MetricInfo("peak_memory_bytes", "bytes", "most memory held so far: on the CUDA device, else resident", ""),
+    MetricInfo(
+        "mfu", "share",
+        "model FLOPs utilisation: the arithmetic that the step's training passes ask for (4 FLOPs a weight and token "
+        "with LoRA, 6 without, and attention) by the step's duration and the bf16 peak by the data sheet of the "
+        "leading process's GPU; time for rollouts counts, their arithmetic does not",
+        "",
+    ),
+    MetricInfo("gpu/memory_bytes", "bytes", "memory in use on the leading process's GPU, by anyone; by NVML", ""),
+    MetricInfo("gpu/load", "share", "share of the last second or less in which the GPU did anything; by NVML", ""),
+    MetricInfo("gpu/power_watts", "watts", "power that the GPU draws; by NVML", ""),
+    MetricInfo("gpu/temperature_celsius", "°C", "temperature of the GPU; by NVML", ""),
     MetricInfo("entropy", "nats", "entropy of the next-token distribution", "trained tokens", _POLICY),
     MetricInfo(
         "mean_token_accuracy", "share", "tokens that are the most likely one; on pairs: of the chosen answers",

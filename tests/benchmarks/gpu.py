@@ -8,9 +8,9 @@ Self-contained: random weights of the architectures below, random token ids, not
 in processes of its own: the engine alone (seconds, peak memory beside `engine.model.memory_estimate`, and one more step
 under the profiler), then TRL in turns with the engine on the same batches where it is installed, as
 `tests.benchmarks.training` does. The engine alone runs as runs do, deterministic kernels included, unless
---not-deterministic; beside TRL both run as TRL does. MFU is the arithmetic of `gpu_figures` by median seconds, over
-the best bf16 product of two large matrices in the same call and over the card's data sheet. The goal is 50 % for LoRA
-SFT of a model of the 1B class.
+--not-deterministic; beside TRL both run as TRL does. MFU is the arithmetic of `engine.model.arithmetic` by median
+seconds, over the best bf16 product of two large matrices in the same call and over the card's data sheet. The goal is
+50 % for LoRA SFT of a model of the 1B class.
 """
 
 from __future__ import annotations
@@ -160,7 +160,8 @@ def _card(what: dict[str, Any], device: Any) -> dict[str, Any]:
     """What is measured on; and the model is written."""
     import torch
 
-    from tests.benchmarks.gpu_figures import matmul_tflops, sheet_tflops
+    from engine.model.arithmetic import sheet_tflops
+    from tests.benchmarks.gpu_figures import matmul_tflops
     from tests.benchmarks.training_data import write_model
 
     on_gpu = device.type == "cuda"
@@ -185,7 +186,7 @@ def _engine(plan: Any, folder: Path, rows: Any, *, deterministic: bool) -> dict[
     from engine.model.model_sizes import read_model_sizes
     from engine.training_loop import peak_memory_bytes
     from engine.worker import set_up_device
-    from tests.benchmarks.gpu_figures import Arithmetic, counted
+    from tests.benchmarks.gpu_figures import arithmetic_of, counted
     from tests.benchmarks.training_sides import clocks, engine_config, engine_examples, engine_side, since
 
     config = engine_config(plan)
@@ -205,7 +206,7 @@ def _engine(plan: Any, folder: Path, rows: Any, *, deterministic: bool) -> dict[
         side.step()
         seconds.append(since(began)[0] + side.reference_s[0] / len(batches))
     peak = peak_memory_bytes()
-    whole = Arithmetic.of(plan.method, rows)
+    whole = arithmetic_of(plan.method, rows)
     flops = whole.training(sizes, full=plan.kind == "full")
     flops += whole.forward(sizes) / plan.epochs if plan.method == "dpo" else 0.0
     steps, step_s = len(rows) // plan.batch_size, statistics.median(seconds[1:])

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from engine.model.arithmetic import Arithmetic, sheet_tflops
 from engine.model.model_sizes import ModelSizes
 from tests.benchmarks import gpu
-from tests.benchmarks.gpu_figures import Arithmetic, counted, sheet_tflops
+from tests.benchmarks.gpu_figures import arithmetic_of, counted
 from tests.benchmarks.training_data import Row
 
 SIZES = ModelSizes(
@@ -31,7 +32,7 @@ ROWS = [Row([1, 2], [3, 4, 5], [6])]
     ],
 )
 def test_flops_by_hand(method: str, tokens: int, scored: int, seen: int) -> None:
-    found = Arithmetic.of(method, ROWS)
+    found = arithmetic_of(method, ROWS)
     assert found == Arithmetic(tokens, scored, seen)
     # 40 weights in the blocks, 40 in the head; 4 x 6 of width x 2 layers for each query and key
     products, attention = 40 * tokens + 40 * scored, 48 * seen

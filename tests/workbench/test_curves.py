@@ -303,6 +303,14 @@ class TestPanels:
         everything = [trace.metric for panel in panels_of(method, []) for trace in panel.traces]
         assert (KL in first, KL in everything) == (measured, measured)
 
+    def test_panels_of_the_gpu_are_there_where_a_run_has_one(self) -> None:
+        written = ["loss", "tokens_per_second", "step_time_s", "mfu", "gpu/memory_bytes", "gpu/power_watts"]
+        titles = [(panel.title, panel.unit, panel.share) for panel in panels_of("sft", written)]
+        machine = [("MFU", "", True), ("GPU memory", "GB", False), ("GPU power", "watts", False)]
+        assert titles[titles.index(machine[0]) :][:3] == machine
+        for metrics in ([], written[:3]):
+            assert not [panel for panel in panels_of("sft", metrics) if "GPU" in panel.title or panel.title == "MFU"]
+
     def test_train_and_held_out_share_a_panel_with_its_reference(self) -> None:
         loss = panels_of("dpo", ["loss", "eval_loss"])[0]
         assert [(trace.metric, trace.kind) for trace in loss.traces] == [("loss", "line"), ("eval_loss", "points")]
