@@ -385,9 +385,11 @@ def _has_surrogates(text: str) -> bool:
 def _read_parquet(path: Path) -> Iterator[ReadEvent]:
     import duckdb
 
+    from workbench.file_trial import tried
+
     number = 0
     try:
-        for number, row in enumerate(duckdb_connection.read_parquet(path), start=1):
+        for number, row in enumerate(tried(path, duckdb_connection.read_parquet(path)), start=1):
             yield RawRow(number, row, sum(len(cell) if isinstance(cell, str) else 64 for cell in row.values()))
     except duckdb.Error as error:
         where = f" after row {number}" if number else ""

@@ -145,7 +145,9 @@ def open_window(path: Path, kind: FileKind) -> RowWindow:
     """A window on `path`; UnreadableData where it cannot be read."""
     if kind.format == "parquet":
         from workbench.dataset_window_parquet import ParquetWindow
+        from workbench.file_trial import try_file
 
+        try_file(path)
         return ParquetWindow(path)
     if kind.format == "jsonl" and not kind.gzipped:
         from workbench.dataset_window_jsonl import JsonLinesWindow

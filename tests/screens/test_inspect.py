@@ -17,6 +17,7 @@ from screens.grid import Grid
 from screens.inspect import Inspect
 from screens.row_view import RowView
 from tests.screens.driving import SIZE, WIDE, check_golden, drive, sees, text_of, until
+from tests.workbench import crashing_parser
 from workbench.dataset_store import add_dataset
 from workbench.dataset_window_jsonl import JsonLinesWindow
 from workbench.workspace import Workspace, init
@@ -355,6 +356,25 @@ def test_a_parquet_dataset_opens_without_being_read(workspace: Workspace, tmp_pa
         await sees(pilot, "▸130,000 text 129999")
 
     drive(script, workspace, station="inspect", subject="p")
+
+
+@pytest.mark.slow
+def test_a_file_that_crashes_its_parser_is_told_and_the_app_goes_on(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "p.parquet"
+    write = f"COPY (SELECT '{{}}' AS text) TO '{path}' (FORMAT parquet, COMPRESSION uncompressed)"
+    duckdb.execute(write.format("fine"))
+    add_dataset(workspace, path, "p")
+    duckdb.execute(write.format(crashing_parser.MARK))
+    monkeypatch.setattr("workbench.file_trial.PROGRAM", crashing_parser.__name__)
+
+    async def script(app: WorkbenchApp, pilot) -> None:  # type: ignore[no-untyped-def]
+        await sees(pilot, "was ended by SIGSEGV")
+        await pilot.press("escape")
+        await until(pilot, lambda: not isinstance(app.screen, Inspect))
+
+    assert drive(script, workspace, station="inspect", subject="p").crash is None
 
 
 @pytest.mark.parametrize("size", [SIZE, WIDE])
