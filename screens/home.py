@@ -155,8 +155,9 @@ def _run_row(run: RunSummary) -> Row:
     mark = STATE_MARKS.get(run.state, "·")
     far = f"{100 * run.step / run.total_steps:.0f} %" if run.total_steps and run.state in ALIVE else ""
     left = time_left(run.seconds_left) if run.seconds_left is not None else ""
-    cells = (run.id, f"{mark} {run.state}", far or f"step {run.step:,}", left, _values(run))
-    return Row(run.id, cells, STATE_TONES.get(run.state, ""))
+    state = f"{mark} {run.state}{' !' if run.alarm else ''}"
+    cells = (run.id, state, far or f"step {run.step:,}", left, _values(run))
+    return Row(run.id, cells, "bad" if run.alarm else STATE_TONES.get(run.state, ""))
 
 
 def _values(run: RunSummary) -> str:

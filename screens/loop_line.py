@@ -73,7 +73,8 @@ class LoopLine(Widget):
     def _counted(self, stop: Stop, slot: int, first: bool, last: bool) -> list[Segment]:
         style = self.get_component_rich_style("loop-line--count" if stop.holds != "–" else "loop-line--joint")
         joint = self.get_component_rich_style("loop-line--joint")
-        held = cut(stop.holds, slot - 2)
+        # A count may reach to the next one but for a space; the first loses two cells to the line on its left.
+        room = slot - 2 if first else slot + 1 if last else slot
         segments = [Segment("│ ", joint)] if first else []
-        segments.append(Segment(fit(held, slot - 2 if first else slot + 1 if last else slot), style))
+        segments.append(Segment(fit(cut(stop.holds, room - 1), room), style))
         return [*segments, Segment("│", joint)] if last else segments

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from screens.home import _run_row
 from screens.row_list import RowList
 from tests.screens.driving import SIZE, WIDE, check_golden, drive, sees, text_of, until
 from tests.workbench.run_folders import make_run
 from workbench.dataset_store import add_dataset
 from workbench.pair_sets import CandidatePair, create_pairs, open_pairs
+from workbench.run_list import find_run, summarise
 from workbench.workspace import Workspace, init
 
 
@@ -31,6 +34,13 @@ def test_the_picture(workspace: Workspace, size: tuple[int, int]) -> None:
         await check_golden("home", pilot)
 
     drive(script, workspace, size=size)
+
+
+def test_a_run_with_an_alarm_is_marked(workspace: Workspace) -> None:
+    quiet = summarise(find_run(workspace, "1124-sft-one-abc"))
+    assert _run_row(quiet).cells[1] == "✓ done"
+    loud = _run_row(replace(quiet, alarm="the KL is past its target"))
+    assert (loud.cells[1], loud.tone) == ("✓ done !", "bad")
 
 
 def test_an_empty_workspace_says_what_to_do_first(tmp_path: Path) -> None:
