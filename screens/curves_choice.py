@@ -27,9 +27,9 @@ def ask_for_runs(station: Station, baseline: str, pattern: str = "") -> None:
 
     station.app.push_screen(
         AskText(
-            f"Which runs beside {baseline}? A pattern over IDs, names and settings; empty for all.",
+            f"Which runs beside {baseline}? A pattern over IDs, names, tags and settings; empty for all.",
             value=pattern,
-            placeholder=r"dpo   or   optim\.lr=1e-05   or   dpo-(one|two)",
+            placeholder=r"dpo   or   tag=keep   or   optim\.lr=1e-05   or   dpo-(one|two)",
             check=wrong_with,
         ),
         go,

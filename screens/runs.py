@@ -20,6 +20,7 @@ from screens.curves_choice import ask_for_runs
 from screens.modals import Choice, Question
 from screens.row_list import Column, Row, RowList
 from screens.run_orders import ask_to_stop, resume
+from screens.run_tags import ask_for_tags
 from screens.runs_log import LogPage
 from screens.station import Station
 from screens.text_view import Block, TextView
@@ -66,6 +67,8 @@ class Runs(Station):
                 tooltip="The marked runs in the same panels; without marks it asks for a pattern."),
         Binding("D", "delete", "delete", id="runs.delete", tooltip="Delete it with its checkpoints; it asks first."),
         Binding("t", "launch", "new run", id="runs.launch", tooltip="The form that starts a run."),
+        Binding("number_sign", "tag", "tags", key_display="#", show=False, id="runs.tag",
+                tooltip="Words on it, to find it again: in the filter here, and in the pattern of runs to overlay."),
         Binding("y", "copy", "copy id", show=False, id="runs.copy", tooltip="Copy its ID."),
         Binding("slash", "filter", "filter", key_display="/", id="runs.filter", tooltip="Keep runs that hold a text."),
     ]  # fmt: skip
@@ -131,6 +134,10 @@ class Runs(Station):
         if entry := self._chosen():
             self.app.copy_to_clipboard(entry.id)
             self.say(f"copied {entry.id}")
+
+    def action_tag(self) -> None:
+        if entry := self._chosen():
+            ask_for_tags(self, self._run(entry), self._done)
 
     def action_log(self) -> None:
         if entry := self._chosen():
@@ -218,7 +225,8 @@ def _four_lines(entry: BoardEntry, width: int) -> list[Block]:
     state = f"{summary.state}: {summary.reason}" if summary.reason else summary.state
     if summary.alarm:
         state = f"{state} · alarm: {summary.alarm}"
-    made_of = " · ".join(part for part in (summary.method, entry.model, entry.data, entry.pace) if part)
+    tags = " ".join(f"#{tag}" for tag in summary.tags)
+    made_of = " · ".join(part for part in (tags, summary.method, entry.model, entry.data, entry.pace) if part)
     result = " · ".join(part for part in (facts.get("best", ""), facts["checkpoints"]) if part)
     others = (made_of, facts.get("last", "no metrics yet"), f"checkpoints: {result}")
     return [Block(state, _tone_of(entry), 1), *(Block(cut(text, width - 2), "faint", 1) for text in others if text)]
@@ -229,8 +237,9 @@ def _row(entry: BoardEntry, marked: bool) -> Row:
     state = (
         f"{STATE_MARKS.get(summary.state, '·')} {summary.state}{' !' if summary.alarm else ''}{' *' if marked else ''}"
     )
+    name = " ".join((entry.id, *(f"#{tag}" for tag in summary.tags)))
     cells = (
-        state, entry.id, summary.method, entry.model, entry.data, entry.how_far, entry.pace,
+        state, name, summary.method, entry.model, entry.data, entry.how_far, entry.pace,
         entry.left, entry.main,
     )  # fmt: skip
     return Row(entry.id, cells, "bad" if summary.alarm else STATE_TONES.get(summary.state, ""))

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from workbench import command_run_numbers
+from workbench import command_run_numbers, command_run_tags
 from workbench.command_arguments import add_verb, add_verbs, agreed, positive_integer, workspace_of
 from workbench.command_train import GPUS_HELP, add_ways_to_start
 from workbench.terminal_output import (
@@ -69,6 +69,7 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     form = exported.add_mutually_exclusive_group()
     form.add_argument("--merge", action="store_true", help="one whole model, an adapter merged into its base (default)")
     form.add_argument("--adapter", action="store_true", help="the adapter alone, as peft loads it")
+    command_run_tags.configure(verbs)
     remove = add_verb(verbs, "rm", "delete a run with its checkpoints", run_rm)
     remove.add_argument("run", metavar="RUN")
     remove.add_argument("--yes", action="store_true", help="do not ask")
@@ -92,7 +93,7 @@ def run_ls(args: argparse.Namespace) -> int:
     ]  # fmt: skip
     rows = [
         [
-            s.id,
+            " ".join((s.id, *(f"#{tag}" for tag in s.tags))),
             s.state + (" · alarm" if s.alarm else ""),
             _step(s),
             _result(s),
@@ -151,6 +152,7 @@ def run_show(args: argparse.Namespace) -> int:
         **report_fields(run.events()),
         "checkpoints": ", ".join(map(str, steps)) or "none",
         "memory": _memory(run, summary),
+        "tags": ", ".join(summary.tags),
         "created": local_time(summary.created),
         "folder": str(run.folder.path),
         "next": _next_step(summary, bool(steps)),

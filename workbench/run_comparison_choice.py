@@ -1,8 +1,9 @@
 """Which runs are looked at together: those that a pattern finds, and those that differ by their seed alone.
 
-Owns both rules. Invariants: a pattern is looked for in what a person knows a run by (its ID, its given name, and every
-setting as `key=value`), whatever the case; runs are a group only where everything but the seed is equal, so a group's
-mean is of one experiment; the mean is taken at the steps that all of a group have, with the standard error over runs.
+Owns both rules. Invariants: a pattern is looked for in what a person knows a run by (its ID, its given name, its tags
+as `tag=word`, and every setting as `key=value`), whatever the case; runs are a group only where everything but the seed
+is equal, so a group's mean is of one experiment; the mean is taken at the steps that all of a group have, with the
+standard error over runs.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from engine.run.folder import RunFolder
 from engine.run.status import RunState, Status, describe, read_status
 from workbench.errors import NotFound, UsageError, WorkbenchError
+from workbench.run_tags import tags_of
 from workbench.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -145,6 +146,8 @@ class RunSummary:
     """What its worker says a person should know of how it runs."""
     alarm: str = ""
     """Which alarms stand, since when and what to do; empty where none does."""
+    tags: tuple[str, ...] = ()
+    """What a person put on it."""
 
 
 def all_runs(workspace: Workspace) -> list[Run]:
@@ -207,6 +210,7 @@ def summarise(run: Run) -> RunSummary:
         best=dict(status.best) if status and status.best else None,
         note=status.note if status else "",
         alarm=status.alarm if status else "",
+        tags=tags_of(run.folder),
     )
 
 

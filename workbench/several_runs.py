@@ -2,7 +2,7 @@
 
 Owns the choice of runs and their reading. Invariants: the baseline is first; runs that a pattern finds come and go with
 the workspace, those named one by one stay; nothing is written, and a damaged run is one that has no curves. A choice is
-IDs separated by commas, and may end with a slash and a pattern over IDs, names and settings.
+IDs separated by commas, and may end with a slash and a pattern over IDs, names, tags and settings.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from workbench.curves import Glance, RunCurves
 from workbench.run_comparison import Comparison, RunFacts, compare, facts_of, settings_as_typed
 from workbench.run_comparison_choice import finds, pattern_of, seed_groups, texts_of
 from workbench.run_list import Run, all_runs, find_run
+from workbench.run_tags import tags_of
 from workbench.workspace import Workspace
 
 MOST_RUNS = 40
@@ -117,7 +118,7 @@ class SeveralRuns:
             except (EngineError, OSError, ValueError):
                 settings = {}
             self._texts[run.id] = texts_of(run.id, run.given_name, settings)
-        return self._texts[run.id]
+        return [*self._texts[run.id], *(f"tag={tag}" for tag in tags_of(run.folder))]
 
     def _facts_of(self, run: RunCurves, glance: Glance) -> RunFacts:
         known = self._facts.get(run.run.id)

@@ -10,8 +10,11 @@ from textual.pilot import Pilot
 from screens.app import WorkbenchApp
 from screens.curves_several import SeveralCurves
 from screens.plot_widget import Plot
+from screens.row_list import RowList
 from tests.screens.driving import SIZE, WIDE, check_golden, drive, sees, text_of, until
 from tests.workbench.test_several_runs import ONE, OTHER, TWO, write_run
+from workbench.run_list import find_run
+from workbench.run_tags import tags_of
 from workbench.workspace import Workspace, init
 
 ALL = f"{ONE},{TWO},{OTHER}"
@@ -61,6 +64,12 @@ def test_marked_on_runs_they_are_shown_together_and_back_leads_there(workspace: 
         await sees(pilot, "2 in the same panels")
         await pilot.press("escape")
         await sees(pilot, "done *")
+        await pilot.press("number_sign", *"keep, #p/q", "enter")
+        await sees(pilot, "'p/q' can be no tag")
+        await pilot.press("backspace", "backspace", "enter")
+        await sees(pilot, "#keep #p")
+        under_the_cursor = app.screen.query_one("#list", RowList).key
+        assert tags_of(find_run(workspace, under_the_cursor).folder) == ("keep", "p")
 
     drive(script, workspace, station="runs")
 
