@@ -39,7 +39,8 @@ class Profile(Station):
         "again, how many turns there are and in which scripts.\n\n"
         "The first rows are told at once and called a sample; all rows follow, and esc ends that. m counts tokens, "
         "too, by the tokenizer of a model, and says how many examples are longer than 1,024 (the command takes another "
-        "--max-length). ≈ is an estimate, ≥ a count that is at least so large."
+        "--max-length). Distinct values are counted, and ≈ estimated only where there is no disk for that; ≥ is a "
+        "count that is at least so large."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("m", "model", "tokens", id="profile.model", tooltip="Count tokens, too, by a model's tokenizer."),

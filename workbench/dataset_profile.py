@@ -3,18 +3,22 @@
 Owns one pass over the rows that counts everything: nulls, distinct and top values of each column; lengths of each part
 in characters and, with a model, of each example in tokens; turns, roles and scripts. The first rows alone are a sample,
 which says so wherever it is shown. Invariants: the file is read once and changed never; memory is bounded but for 8
-bytes a text; `progress` may raise at any step. Findings and remedies are lint's.
+bytes a text; `progress` may raise at any step; what spills to the disk goes with the pass. Findings are lint's.
 """
 
 from __future__ import annotations
 
+import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.run.user_cache import user_cache_folder
 from workbench.analysis_cache import cached
 from workbench.canonical_rows import said_in
 from workbench.column_profile import ColumnProfile
@@ -28,7 +32,7 @@ from workbench.workspace import Workspace
 if TYPE_CHECKING:
     from workbench.lint_tokens import TokenChecks
 
-SCHEMA = 1
+SCHEMA = 2
 SAMPLE_ROWS = 2000
 MOST_COLUMNS = 400
 """So many columns are profiled; the others are named."""
@@ -64,14 +68,33 @@ def profile(
         "profile": source.sha256, "name": source.name, "reading": reading, "sample": sample,
         "tokenizer": tokens.sha256 if tokens else "", "limit": tokens.max_length if tokens else 0,
     }  # fmt: skip
-    return cached(what, lambda: _Pass(source, tokens).read(sample, progress), again=again)
+
+    def work() -> dict[str, Any]:
+        with _spill_folder() as spill:
+            return _Pass(source, tokens, spill).read(sample, progress)
+
+    return cached(what, work, again=again)
+
+
+@contextmanager
+def _spill_folder() -> Iterator[Path | None]:
+    """A folder for what does not fit in memory, in the person's cache, because /tmp may be memory; None without one."""
+    folder = user_cache_folder()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made = tempfile.TemporaryDirectory(prefix="values-", dir=folder)
+    except OSError:
+        yield None
+        return
+    with made as name:
+        yield Path(name)
 
 
 class _Pass:
     """One reading of a file."""
 
-    def __init__(self, source: RowSource, tokens: TokenChecks | None) -> None:
-        self._source, self._tokens = source, tokens
+    def __init__(self, source: RowSource, tokens: TokenChecks | None, spill: Path | None) -> None:
+        self._source, self._tokens, self._spill = source, tokens, spill
         self._columns: dict[str, ColumnProfile] = {}
         self._left_out: dict[str, None] = {}
         self._lengths: dict[str, Lengths] = {}
@@ -88,7 +111,7 @@ class _Pass:
             self._add(one)
             if self._rows % _EVERY == 0:
                 steps.add(_EVERY)
-        return self._told(bool(sample) and self._rows < self._source.rows)
+        return self._told(bool(sample) and self._rows < self._source.rows, lambda: steps.add(0))
 
     def _add(self, one: SourceRow) -> None:
         if one.raw is not None:
@@ -99,7 +122,8 @@ class _Pass:
                     if len(self._columns) >= MOST_COLUMNS:
                         self._left_out[name] = None
                         continue
-                    column = self._columns[name] = ColumnProfile(name)
+                    place = self._spill / str(len(self._columns)) if self._spill else None
+                    column = self._columns[name] = ColumnProfile(name, place)
                 column.add(value)
         if one.row is not None:
             self._usable += 1
@@ -124,7 +148,7 @@ class _Pass:
             else:
                 self._token_lengths.add(length)
 
-    def _told(self, is_sample: bool) -> dict[str, Any]:
+    def _told(self, is_sample: bool, check: Callable[[], None]) -> dict[str, Any]:
         tokens = self._tokens
         counted = (
             {"tokens": {"model": tokens.model, "refused": self._refused,
@@ -138,7 +162,7 @@ class _Pass:
             "rows": self._rows,
             "usable": self._usable,
             "sample_of": self._source.rows if is_sample else None,
-            "columns": [column.as_json(self._readable) for column in self._columns.values()],
+            "columns": [column.as_json(self._readable, check) for column in self._columns.values()],
             "columns_left_out": list(self._left_out),
             "characters": {part: lengths.as_json() for part, lengths in self._lengths.items()},
             **counted,

@@ -91,7 +91,7 @@ def _columns(told: Mapping[str, Any]) -> Table:
             _some(one["nulls"]),
             _some(one["missing"]),
             _some(one["empty"]),
-            f"{'' if one['distinct_is_exact'] else '≈'}{one['distinct']:,}",
+            f"{one['distinct']:,}" if one["distinct_is_exact"] else f"≈{one['distinct']:,}, {one['distinct_refusal']}",
             _often(one),
         )
         for one in told["columns"]

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import workbench.dataset_profile
+from workbench import value_counts
 from workbench.cli import main
-from workbench.column_profile import EXACT, KEPT, ColumnProfile
+from workbench.column_profile import KEPT, ColumnProfile
 from workbench.dataset_profile import main_script, profile
 from workbench.dataset_store import add_dataset
 from workbench.length_profile import Lengths
 from workbench.profile_words import profile_lines
+from workbench.value_counts import EXACT, ValueCounts
 from workbench.workspace import Workspace
 
 
@@ -104,14 +109,41 @@ def test_tokens_and_the_share_that_is_cut(workspace: Workspace) -> None:
 
 
 class TestColumn:
-    def test_many_values_are_estimated_and_said_to_be(self) -> None:
-        column = ColumnProfile("c")
-        for n in range(60_000):
-            column.add(str(n % 30_000))
-        told = column.as_json(60_000)
-        assert not told["distinct_is_exact"]
-        assert abs(told["distinct"] / 30_000 - 1) < 3 * 0.022
-        assert told["top_uncounted"] > 0
+    def test_many_values_are_counted_and_estimated_only_where_there_is_no_disk(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        columns = [ColumnProfile("c", tmp_path / "spill"), ColumnProfile("c")]
+        monkeypatch.setattr(value_counts, "PASS_VALUES", 10_000)
+        values = ["often" if n % 3 == 0 and n > 15_000 else str(n % 30_000) for n in range(45_000)]
+        for value in values:
+            for column in columns:
+                column.add(value)
+        counted, estimated = (column.as_json(45_000) for column in columns)
+        assert (counted["distinct"], counted["distinct_is_exact"]) == (len(set(values)), True)
+        assert (counted["top"][0], counted["top_uncounted"]) == (["often", 9_999], 0)
+        assert (estimated["distinct_is_exact"], estimated["distinct_refusal"]) == (False, "nowhere to count")
+        assert abs(estimated["distinct"] / counted["distinct"] - 1) < 3 * 0.022
+        assert estimated["top_uncounted"] > 0
+
+    def test_a_disk_that_fills_up_is_said_in_the_cell(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        column = ColumnProfile("c", tmp_path / "spill")
+        for n in range(40_000):
+            if n == 30_000:
+                assert (tmp_path / "spill").exists()
+                monkeypatch.setattr(value_counts, "free_bytes", lambda: 0)
+            column.add(n)
+        told = column.as_json(40_000)
+        assert (told["distinct_is_exact"], told["distinct_refusal"]) == (False, "no disk to count")
+        assert not (tmp_path / "spill").exists()
+        whole = {
+            "columns": [told],
+            "characters": {},
+            "columns_left_out": [],
+            "turns": {},
+            "rows_with": {},
+            "scripts": {},
+        }
+        assert any("≈" in line and "no disk to count" in line for line, _ in profile_lines({**whole, "usable": 0}, 120))
 
     def test_up_to_the_limit_they_are_counted(self) -> None:
         column = ColumnProfile("c")
@@ -147,6 +179,37 @@ class TestColumn:
         assert (told["nulls"], told["missing"]) == (1, 1)
         assert told["numbers"]["least"] == 1
         json.dumps(told)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.integers(0, 40), max_size=300), st.integers(1, 30), st.integers(1, 60))
+def test_values_are_counted_as_a_counter_counts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: list[int], exact: int, per_pass: int
+) -> None:
+    for name, value in (("EXACT", exact), ("PASS_VALUES", per_pass), ("_HELD", 7), ("_CHUNK", 11)):
+        monkeypatch.setattr(value_counts, name, value)
+    (tmp_path / "spill").unlink(missing_ok=True)
+    values, true = ValueCounts(tmp_path / "spill"), Counter(keys)
+    for key in keys:
+        values.add(key)
+    wanted = list(true)[::2]
+    found = values.counted(wanted)
+    assert found is not None
+    assert found.distinct == len(true)
+    assert found.counts == {key: true[key] for key in wanted}
+    assert found.most_of_others == max((true[key] for key in list(true)[1::2]), default=0)
+
+
+def test_counting_can_be_ended(tmp_path: Path) -> None:
+    values = ValueCounts(tmp_path / "spill")
+    for key in range(EXACT + 10):
+        values.add(key)
+
+    def enough() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        values.counted([], enough)
 
 
 def test_no_lengths_and_one() -> None:
