@@ -30,6 +30,7 @@ from screens.tasks import Task
 from workbench.arena_list import ArenaReader, ArenaState, free_arena_name
 from workbench.known_models import KnownModel
 from workbench.labeling_subject import ARENA
+from workbench.pair_form import NEW_ARENA
 from workbench.pair_sets import PairSet
 from workbench.side_by_side import (
     Comparison,
@@ -76,7 +77,8 @@ class Compare(Station):
         "without names and in a hidden order. r shows what the verdicts say: the share of pairs that the better model "
         "wins, ties counting half, with its 95 % interval. While the interval holds 0.5, no difference can be told "
         "yet; more pairs make it narrower.\n\n"
-        "R lets the sample rule judge an arena of the sample data. Such verdicts are synthetic and are called so.\n\n"
+        "m there makes an arena by a form, with settings of its own. R lets the sample rule judge an arena of the "
+        "sample data. Such verdicts are synthetic and are called so.\n\n"
         "Answers are kept: a comparison that was asked before opens at once, and another seed draws other answers."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -96,6 +98,8 @@ class Compare(Station):
         Binding("a", "answers", "answers", id="compare.answers", tooltip="Back to the answers."),
         Binding("m", "other_model", "other model", id="compare.model",
                 tooltip="Type a model that is not in the list: a folder, a .gguf file, hf:ORG/NAME."),
+        Binding("m", "new_arena", "make an arena", id="compare.new_arena",
+                tooltip="Make an arena of two models by a form: which prompts, how many answers, how they are drawn."),
         Binding("slash", "filter", "filter", id="compare.filter", tooltip="Keep the models and prompts with a text."),
     ]  # fmt: skip
 
@@ -132,7 +136,7 @@ class Compare(Station):
         views = {
             "pick": (SETUP,), "ask": (SETUP,), "other_model": (SETUP,), "filter": (SETUP,), "prompt": (ANSWERS,),
             "differing": (ANSWERS,), "blind": (ANSWERS,), "whole_prompt": (ANSWERS,),
-            "rule": (ARENAS,), "report": (SETUP, ANSWERS), "answers": (SETUP, ARENAS),
+            "rule": (ARENAS,), "new_arena": (ARENAS,), "report": (SETUP, ANSWERS), "answers": (SETUP, ARENAS),
         }  # fmt: skip
         if self.view not in views.get(action, (self.view,)) or (action == "answers" and self.comparison is None):
             return False
@@ -285,6 +289,9 @@ class Compare(Station):
     def action_report(self) -> None:
         self._look_at(ARENAS)
         self.wake()
+
+    def action_new_arena(self) -> None:
+        self.workbench_app.open("make", NEW_ARENA)
 
     def action_rule(self) -> None:
         """Let the sample rule judge, where it knows the domain and the person agrees."""

@@ -24,7 +24,7 @@ COLUMNS = (
 )
 WORDS_LINES = 8
 """Lines below the list that are kept for the words about one arena, and a blank one."""
-NO_ARENA = "no arena yet: ask two models, then b makes one"
+NO_ARENA = "no arena yet: m makes one; b does so of answers that were read"
 
 
 class ArenasPane(Vertical):

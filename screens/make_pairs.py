@@ -1,4 +1,4 @@
-"""Make pairs: the form that makes a pair set, of a dataset that has pairs or of what models answer.
+"""Make pairs: the form that makes a pair set or an arena, of a dataset that has pairs or of what models answer.
 
 A person chooses, sees at once what is wrong beside its field and what would come of it, and starts it. What models have
 answered is kept as it comes: Esc, or leaving, ends it, and w goes on from there.
@@ -23,8 +23,10 @@ from screens.line import Line
 from screens.station import KNOWN_ERRORS
 from screens.tasks import Task
 from screens.text_view import Block, TextView
+from workbench.labeling_subject import ARENA
 from workbench.launch_form import Field
 from workbench.pair_form import (
+    NEW_ARENA,
     PairDraft,
     PairSurroundings,
     first_pair_draft,
@@ -63,16 +65,19 @@ class MakePairs(FormStation):
     FORM_ACTIONS = frozenset({"make"})
     HELP = (
         "Choose what the pairs are made of: a dataset whose rows have two answers, or prompts that one or two models "
-        "answer. j and k move, Enter edits, h and l go through the choices; what is wrong stands beside its field. a "
-        "shows the settings that rarely matter.\n\n"
+        "answer; or an arena, in which two models are compared blind and the verdicts become a win rate. j and k move, "
+        "Enter edits, h and l go through the choices; what is wrong stands beside its field. a shows the settings that "
+        "rarely matter.\n\n"
         "A model may be one of those listed, a folder, a .gguf file, hf:ORG/NAME, or url:http://HOST/v1#NAME, which is "
         "one behind an OpenAI-compatible server.\n\n"
         "w makes the set. Answers are kept as they come: Esc, or leaving this screen, ends it and loses at most the "
-        "block that is being answered, and w goes on from there. It is what workbench pairs make does."
+        "block that is being answered, and w goes on from there. It is what workbench pairs make and arena make do."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "edit", "edit", key_display="enter", id="make.edit", tooltip="Edit this field."),
-        Binding("w", "make", "make it", id="make.make", tooltip="Make the pair set; models are asked first."),
+        Binding(
+            "w", "make", "make it", id="make.make", tooltip="Make the pair set or the arena; models are asked first."
+        ),
         Binding("a", "every", "all", id="make.all", tooltip="Show or hide the settings that rarely matter."),
         Binding("backspace", "restore", "default", id="make.default", tooltip="Put the field's default back."),
         Binding("slash", "filter", "find", key_display="/", id="make.filter", tooltip="Find a setting by name."),
@@ -136,7 +141,7 @@ class MakePairs(FormStation):
             return
         follows = self._draft.value("name") == name_for(self._draft, self._around)
         changed = self._draft.put(key, value)
-        if key in ("kind", "data", "prompts") and follows:
+        if key != "name" and follows:
             changed = changed.put("name", name_for(changed, self._around))
         self._change(changed)
 
@@ -186,7 +191,10 @@ class MakePairs(FormStation):
         if too_long := made.info.source.get("prompts", {}).get("too_long"):
             told.append(f"{too_long:,} prompts left a model no room")
         self.workbench_app.tell(f"{made.name}: {'; '.join(told)}")
-        self.workbench_app.go("pairs", made.name)
+        if made.kind == "arena":
+            self.workbench_app.go("compare" if self.subject == NEW_ARENA else "pairs", ARENA + made.name)
+        else:
+            self.workbench_app.go("pairs", made.name)
 
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, KNOWN_ERRORS):

@@ -32,7 +32,10 @@ STATIONS: dict[str, Place] = {
     "add": Place("screens.add_dataset", "AddDataset", "add a dataset: preview and mapping", beside="datasets"),
     "pairs": Place("screens.pairs", "Pairs", "pair sets: make, label, freeze"),
     "make": Place(
-        "screens.make_pairs", "MakePairs", "make a pair set of a dataset, or let models answer", beside="pairs"
+        "screens.make_pairs",
+        "MakePairs",
+        "make a pair set or an arena: of a dataset, or let models answer",
+        beside="pairs",
     ),
     "annotators": Place(
         "screens.annotators",

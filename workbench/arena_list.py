@@ -157,5 +157,10 @@ def _judges(said: Mapping[str, Any]) -> str:
 
 def free_arena_name(workspace: Workspace, first: str, second: str) -> str:
     """A name for an arena of two models that is not taken: dpo-against-sft, dpo-against-sft-2."""
+    return free_name(workspace.names("arena"), arena_stem(first, second))
+
+
+def arena_stem(first: str, second: str) -> str:
+    """What an arena of two models is called: dpo-against-sft."""
     short = [re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")[:24] or "model" for name in (first, second)]
-    return free_name(workspace.names("arena"), f"{short[0]}-against-{short[1]}")
+    return f"{short[0]}-against-{short[1]}"

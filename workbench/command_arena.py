@@ -38,22 +38,17 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
 def run_make(args: argparse.Namespace) -> int:
     """Ask both models and make the arena."""
     from workbench.command_models import note_too_long, sampling_of
-    from workbench.pair_generation import ask_models, pairs_from_models, require_free_name, require_two_answers
-    from workbench.prompt_source import find_prompts
-    from workbench.url_model import answering_model
+    from workbench.pair_making import PairRequest, make_pair_set
 
-    names = [name.strip() for name in args.models.split(",") if name.strip()]
+    names = tuple(name.strip() for name in args.models.split(",") if name.strip())
     if len(names) != 2:
         raise UsageError(f"--models {args.models}: expected two models separated by a comma")
-    workspace = workspace_of(args, writable=True)
-    require_free_name(workspace, args.name, "arena")
-    asked = find_prompts(workspace, args.prompts)
-    models = [answering_model(workspace, name) for name in names]
     sampling = sampling_of(args, samples=args.samples)
-    require_two_answers(models, sampling)
-    answered = ask_models(asked, models, sampling, limit=args.limit, keep_in=workspace)
-    note_too_long(answered.source)
-    made = pairs_from_models(workspace, args.name, answered, kind="arena")
+    request = PairRequest(
+        args.name, kind="arena", prompts=args.prompts, models=names, sampling=sampling, limit=args.limit
+    )
+    made = make_pair_set(workspace_of(args, writable=True), request)
+    note_too_long(made.info.source.get("prompts", {}))
     if args.json:
         write_json({"schema": SCHEMA, **pair_set_json(made)})
     else:

@@ -1,4 +1,4 @@
-"""The form that makes a pair set: its fields, what a person has put into them, what is wrong, and what comes of it.
+"""The form that makes a pair set or an arena: its fields, what a person put into them, what is wrong, what comes of it.
 
 Owns which fields matter for which kind of set and the sensible beginning. Everything is checked by what makes the set:
 the label form, the sharing, the sampling. Refuses to know how a field is drawn.
@@ -11,24 +11,28 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, cast
 
+from workbench.arena_list import arena_stem
 from workbench.errors import WorkbenchError
 from workbench.generation import Sampling
 from workbench.label_form import LabelForm, form_of
 from workbench.launch_form import Field, Option
 from workbench.pair_list import datasets_to_pair
 from workbench.pair_making import PairRequest
+from workbench.pair_sets import PairKind
 from workbench.pair_sharing import NEXT_PAIRS, Sharing
 from workbench.pairing import PAIRINGS, WORDS, Pairing
-from workbench.side_by_side import PromptChoice, model_choices, prompt_choices
+from workbench.side_by_side import PromptChoice, model_choices, prompt_choices, short_names
+from workbench.statistics import wilson_interval
 from workbench.terminal_output import counted
 from workbench.url_model import URL, read_url
 from workbench.workspace import Workspace, free_name, name_problem
 
 NO_MODEL = "none"
-OF_DATASET, OF_MODELS = "dataset", "models"
+OF_DATASET, OF_MODELS, OF_ARENA = "dataset", "models", "arena"
 KINDS = (
     Option(OF_DATASET, "the pairs that a dataset has"),
     Option(OF_MODELS, "answers of one or two models to prompts"),
+    Option(OF_ARENA, "answers of two models, to tell which is better: an arena"),
 )
 SCALES = (Option("3", "left, right, tie"), Option("5", "also much better, on either side"))
 NEXT_WORDS = {"order": "as the set lies", "random": "shuffled", "active": "the hardest first; pairs rank finds them"}
@@ -53,6 +57,8 @@ _NUMBERS: Mapping[str, tuple[Callable[[str], Any], float, float, str]] = Mapping
     }
 )
 """Key → how its text becomes a number, least, most, and how that is said."""
+NEW_ARENA = "new:arena"
+"""The subject of a form that begins with an arena; no dataset can be called so."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,8 @@ class PairSurroundings:
     models: tuple[Option, ...]
     reward_models: tuple[Option, ...]
     taken: tuple[str, ...]
+    arenas: tuple[str, ...] = ()
+    """The names of arenas that are taken."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,11 @@ class PairDraft:
 
     def value(self, key: str) -> str:
         """What stands in a field."""
-        return self.typed.get(key, _DEFAULTS.get(key, ""))
+        return self.typed.get(key, self.default(key))
+
+    def default(self, key: str) -> str:
+        """What stands in a field that nobody has typed in."""
+        return "1" if key == "samples" and self.of_arena else _DEFAULTS.get(key, "")
 
     def put(self, key: str, text: str) -> PairDraft:
         """The draft with another value in a field; the empty text brings the default back."""
@@ -87,7 +99,17 @@ class PairDraft:
     @property
     def of_models(self) -> bool:
         """Whether models are to answer."""
-        return self.value("kind") == OF_MODELS
+        return self.value("kind") in (OF_MODELS, OF_ARENA)
+
+    @property
+    def of_arena(self) -> bool:
+        """Whether two models are to be compared."""
+        return self.typed.get("kind") == OF_ARENA
+
+    @property
+    def pair_kind(self) -> PairKind:
+        """What is made."""
+        return "arena" if self.of_arena else "pairs"
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -109,53 +131,81 @@ def look_around(workspace: Workspace) -> PairSurroundings:
         tuning,
         judging,
         tuple(workspace.names("pairs")),
+        tuple(workspace.names("arena")),
     )
 
 
 def first_pair_draft(around: PairSurroundings, subject: str = "") -> PairDraft:
-    """Where a person begins: the dataset or the prompts that were named, else a dataset with pairs, else models."""
+    """Where a person begins: the dataset or the prompts that were named, else a dataset with pairs, else models.
+
+    With `NEW_ARENA` it is an arena of the two models trained last.
+    """
     paired = [name for name, _, _ in around.datasets]
     prompts = [one.name for one in around.prompts]
     of_models = subject not in paired and (subject in prompts or not paired)
-    draft = PairDraft().put("kind", OF_MODELS if of_models else OF_DATASET)
+    draft = PairDraft().put("kind", OF_ARENA if subject == NEW_ARENA else OF_MODELS if of_models else OF_DATASET)
     draft = draft.put("data", subject if subject in paired else "".join(paired[:1]))
     draft = draft.put("prompts", subject if subject in prompts else "".join(prompts[:1]))
     ready = [one.value for one in around.models if one.ready]
     draft = draft.put("model", "".join(ready[:1]))
+    if draft.of_arena:
+        draft = draft.put("model2", "".join(ready[1:2]))
     return draft.put("name", name_for(draft, around))
 
 
 def name_for(draft: PairDraft, around: PairSurroundings) -> str:
     """A free name that says what the set is made of."""
+    if draft.of_arena:
+        two = short_names(draft.models) if len(draft.models) == 2 and len(set(draft.models)) == 2 else []
+        return free_name(around.arenas, arena_stem(*two) if two else "arena")
     stem = draft.value("prompts") if draft.of_models else draft.value("data")
     return free_name(around.taken, stem or "pairs")
 
 
 def pair_fields(draft: PairDraft, around: PairSurroundings, *, every: bool = False) -> tuple[Field, ...]:
     """The rows of the form in order; with `every` those follow that rarely matter."""
-    rows = [_field(draft, "kind", "made of", "a dataset that has pairs, or models that answer", KINDS, free=False)]
+    rows = [
+        _field(
+            draft,
+            "kind",
+            "made of",
+            "a dataset that has pairs, models that answer, or an arena of two models",
+            KINDS,
+            free=False,
+        )
+    ]
     if draft.of_models:
         prompts = tuple(Option(one.name, f"{one.what}, {one.rows:,} rows") for one in around.prompts)
         rows.append(_field(draft, "prompts", "prompts", "what the models are asked", prompts, free=False))
         rows.append(_field(draft, "model", "model", "who answers; or url:http://HOST/v1#NAME", around.models))
-        second = (Option(NO_MODEL, "answers of one model"), *around.models)
+        alone = () if draft.of_arena else (Option(NO_MODEL, "answers of one model"),)
+        second = (*alone, *around.models)
         rows.append(_field(draft, "model2", "second model", "its answers stand beside the first one's", second))
         rows.append(_field(draft, "samples", "answers each", "of each model to each prompt"))
+    if draft.value("kind") == OF_MODELS:
         pairings = tuple(Option(one, WORDS[one]) for one in PAIRINGS)
         rows.append(_field(draft, "pairing", "pairing", "which answers become a pair", pairings, free=False))
         if draft.value("pairing") == "best-worst":
             rows.append(_field(draft, "reward_model", "reward model", "who says which is best", around.reward_models))
+    if draft.of_models:
         rows.append(_field(draft, "limit", "prompts asked", "only the first so many; empty: all"))
     else:
         data = tuple(Option(name, f"{shape}, {rows:,} rows") for name, shape, rows in around.datasets)
         rows.append(_field(draft, "data", "dataset", "its rows have two answers", data, free=False))
-    rows.append(_field(draft, "name", "name", "of the new pair set"))
-    rows.append(_field(draft, "scale", "scale", "what an annotator can say", SCALES, free=False))
-    rows.append(_field(draft, "criteria", "criteria", "NAME=QUESTION; NAME …: questions of their own; empty: one"))
-    rows.append(_field(draft, "overlap", "overlap", "people who judge each pair; 0: everyone judges everything"))
+    rows.append(_field(draft, "name", "name", "of the new arena" if draft.of_arena else "of the new pair set"))
+    if not draft.of_arena:
+        rows += _asked_of_annotators(draft)
     if draft.of_models:
         rows.append(_field(draft, "temperature", "temperature", "0 is greedy: one answer"))
     return (*rows, *_rarer(draft)) if every else tuple(rows)
+
+
+def _asked_of_annotators(draft: PairDraft) -> list[Field]:
+    rows = []
+    rows.append(_field(draft, "scale", "scale", "what an annotator can say", SCALES, free=False))
+    rows.append(_field(draft, "criteria", "criteria", "NAME=QUESTION; NAME …: questions of their own; empty: one"))
+    rows.append(_field(draft, "overlap", "overlap", "people who judge each pair; 0: everyone judges everything"))
+    return rows
 
 
 def _rarer(draft: PairDraft) -> list[Field]:
@@ -164,6 +214,8 @@ def _rarer(draft: PairDraft) -> list[Field]:
         rows.append(_field(draft, "top_p", "top-p", "nucleus sampling; 1 is off"))
         rows.append(_field(draft, "max_new_tokens", "longest answer", "tokens; a longer one is cut off"))
         rows.append(_field(draft, "seed", "seed", "the same seed gives the same answers"))
+    if draft.of_arena:
+        return rows
     order = tuple(Option(one, NEXT_WORDS[one]) for one in NEXT_PAIRS)
     rows.append(_field(draft, "next", "next pair", "which pair an annotator is shown next", order, free=False))
     if draft.value("next") == "active":
@@ -179,7 +231,7 @@ def _field(
     draft: PairDraft, key: str, label: str, explanation: str, options: tuple[Option, ...] = (), *, free: bool = True
 ) -> Field:
     value = draft.value(key)
-    origin = "default" if key in _DEFAULTS and value == _DEFAULTS[key] else ""
+    origin = "default" if key in _DEFAULTS and value == draft.default(key) else ""
     return Field(key, label, value, origin, explanation, options, free)
 
 
@@ -187,7 +239,12 @@ def _field(
 
 
 def pair_problems(draft: PairDraft, around: PairSurroundings, workspace: Workspace) -> dict[str, str]:
-    """Field → what is wrong with it, for everything that can be told at once."""
+    """Field → what is wrong with it, for everything that can be told at once and matters for this kind."""
+    shown = {field.key for field in pair_fields(draft, around, every=True)}
+    return {key: words for key, words in _problems(draft, around, workspace).items() if key in shown}
+
+
+def _problems(draft: PairDraft, around: PairSurroundings, workspace: Workspace) -> dict[str, str]:
     found = {}
     for key, (kind, least, most, words) in _NUMBERS.items():
         text = draft.value(key)
@@ -196,7 +253,7 @@ def pair_problems(draft: PairDraft, around: PairSurroundings, workspace: Workspa
                 found[key] = words
         except ValueError:
             found[key] = words
-    if problem := name_problem(workspace, "pairs", draft.value("name")):
+    if problem := name_problem(workspace, draft.pair_kind, draft.value("name")):
         found["name"] = problem if draft.value("name") else "give it a name"
     found |= _problems_of_models(draft, found) if draft.of_models else {}
     if not draft.of_models and draft.value("data") not in [name for name, _, _ in around.datasets]:
@@ -222,7 +279,9 @@ def _problems_of_models(draft: PairDraft, wrong: Mapping[str, str]) -> dict[str,
     if not draft.value("model"):
         found["model"] = "name a model"
     elif draft.value("model") == draft.value("model2"):
-        found["model2"] = "the same as the first; name another, or none"
+        found["model2"] = "the same as the first; name another" + ("" if draft.of_arena else ", or none")
+    elif draft.of_arena and len(draft.models) < 2:
+        found["model2"] = "name a second one to compare"
     elif len(draft.models) == 1 and "samples" not in wrong and int(draft.value("samples")) < 2:
         found["samples"] = "one model needs 2 or more to make pairs"
     elif len(draft.models) == 1 and "temperature" not in wrong and float(draft.value("temperature")) == 0:
@@ -233,24 +292,31 @@ def _problems_of_models(draft: PairDraft, wrong: Mapping[str, str]) -> dict[str,
 
 
 def pair_request(draft: PairDraft) -> PairRequest:
-    """The request that a draft without problems becomes."""
-    sharing = Sharing(
-        int(draft.value("overlap")), float(draft.value("repeat_share")), cast(Any, draft.value("next")),
-        float(draft.value("random_share")),
+    """The request that a draft without problems becomes; what its kind does not show is not looked at."""
+    name = draft.value("name")
+    asked = PairRequest(name, kind="arena") if draft.of_arena else PairRequest(
+        name, form=_form(draft), sharing=_sharing(draft), calibration=draft.value("calibration")
     )  # fmt: skip
-    asked = PairRequest(draft.value("name"), form=_form(draft), sharing=sharing, calibration=draft.value("calibration"))
     if not draft.of_models:
         return replace(asked, dataset=draft.value("data"))
-    best_worst = draft.value("pairing") == "best-worst"
+    pairing = "each" if draft.of_arena else draft.value("pairing")
     return replace(
         asked,
         prompts=draft.value("prompts"),
         models=draft.models,
         sampling=_sampling(draft),
         limit=int(draft.value("limit") or 0),
-        pairing=cast(Pairing, draft.value("pairing")),
-        reward_model=draft.value("reward_model") if best_worst else "",
+        pairing=cast(Pairing, pairing),
+        reward_model=draft.value("reward_model") if pairing == "best-worst" else "",
     )
+
+
+def _sharing(draft: PairDraft) -> Sharing:
+    order = draft.value("next")
+    share = draft.value("random_share") if order == "active" else draft.default("random_share")
+    return Sharing(
+        int(draft.value("overlap")), float(draft.value("repeat_share")), cast(Any, order), float(share)
+    )  # fmt: skip
 
 
 def outlook(draft: PairDraft, around: PairSurroundings) -> list[str]:
@@ -262,6 +328,8 @@ def outlook(draft: PairDraft, around: PairSurroundings) -> list[str]:
     prompts = min(prompts, int(draft.value("limit") or prompts))
     each, models = int(draft.value("samples")), len(draft.models)
     answers = each * models
+    if draft.of_arena:
+        return _arena_outlook(prompts, each)
     pairs = {"all": answers * (answers - 1) // 2, "best-worst": 1}.get(
         draft.value("pairing"), each // 2 if models == 1 else each
     )
@@ -270,6 +338,18 @@ def outlook(draft: PairDraft, around: PairSurroundings) -> list[str]:
         f"{counted(prompts * pairs, 'pair')} at most: equal answers make none",
         "answers are kept as they come: what was ended goes on with w",
         *_judging(draft),
+    ]
+
+
+def _arena_outlook(prompts: int, each: int) -> list[str]:
+    pairs = prompts * each
+    low, high = wilson_interval(pairs / 2, pairs)
+    return [
+        f"{counted(prompts, 'prompt')} at most, {2 * each} answers each: {2 * pairs:,} to be given",
+        f"{counted(pairs, 'pair')} at most: equal answers make none, and count as a tie",
+        f"all of them judged tell a win rate of 0.50 to ±{(high - low) / 2:.2f}",
+        "whose answers they are stays hidden until you have judged every pair",
+        "answers are kept as they come: what was ended goes on with w",
     ]
 
 

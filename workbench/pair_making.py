@@ -1,4 +1,4 @@
-"""Making a pair set as a person asked for it, by the command or by the form: of a dataset, or of the answers of models.
+"""Making a pair set or an arena as a person asked for it, by a command or a form: of a dataset, or of models' answers.
 
 Owns what may be asked for together, and the order of the work: what can be refused at once is refused before a model is
 looked for, and a model before it is asked. Refuses to know how it was asked for.
@@ -16,7 +16,7 @@ from workbench.generation import Sampling
 from workbench.label_form import LabelForm
 from workbench.model_names import ResolvedModel, resolve_model
 from workbench.pair_generation import ask_models, pairs_from_models, require_free_name, require_two_answers
-from workbench.pair_sets import CandidatePair, PairSet, pairs_from_dataset
+from workbench.pair_sets import CandidatePair, PairKind, PairSet, pairs_from_dataset
 from workbench.pair_sharing import Sharing
 from workbench.pairing import Pairing, require_reward_model
 from workbench.prompt_source import find_prompts
@@ -26,9 +26,11 @@ from workbench.workspace import Workspace
 
 @dataclass(frozen=True)
 class PairRequest:
-    """What pair set is wanted."""
+    """What pair set or arena is wanted."""
 
     name: str
+    kind: PairKind = "pairs"
+    """An arena is of the answers of two models, each pair of one answer by each."""
     dataset: str = ""
     """Whose rows have two answers; empty where models answer."""
     prompts: str = ""
@@ -52,7 +54,7 @@ def make_pair_set(
 ) -> PairSet:
     """Make it. `progress` is told (done, of how many, words) and may raise to end it: answers that came are kept."""
     workspace.require_writable()
-    require_free_name(workspace, request.name, "pairs")
+    require_free_name(workspace, request.name, request.kind)
     if request.dataset:
         return pairs_from_dataset(
             workspace, request.name, open_dataset(workspace, request.dataset), form=request.form,
@@ -72,8 +74,8 @@ def make_pair_set(
         asked, models, request.sampling, limit=request.limit, keep_in=workspace, quiet=quiet, progress=progress
     )
     return pairs_from_models(
-        workspace, request.name, answered, form=request.form, sharing=request.sharing, calibration=calibration,
-        pairing=request.pairing, reward_model=judging,
+        workspace, request.name, answered, kind=request.kind, form=request.form, sharing=request.sharing,
+        calibration=calibration, pairing=request.pairing, reward_model=judging,
     )  # fmt: skip
 
 

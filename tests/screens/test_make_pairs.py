@@ -41,14 +41,32 @@ def test_the_pictures(workspace: Workspace, size: tuple[int, int]) -> None:
         await pilot.press("enter", "backspace", "1", "enter")
         await sees(pilot, "▲ one model needs 2 or more to make pairs")
         await check_golden("make-problem", pilot)
+        app.screen.query_one(FormRows).move_to("kind")
+        await pilot.press("l")
+        await sees(pilot, "▲ name a second one")
+        await check_golden("make-arena-problem", pilot)
+        app.screen.put_value("model2", "run:1124-dpo-better")
+        await sees(pilot, "±0.31")
+        await check_golden("make-arena", pilot)
 
     drive(of_a_dataset, workspace, size=size, station="make")
     drive(of_models, workspace, size=size, station="make", subject="asked")
 
 
-def test_what_is_wrong_is_gone_to_and_nothing_is_made(workspace: Workspace) -> None:
+def test_the_name_follows_until_it_is_typed_and_what_is_wrong_is_gone_to(workspace: Workspace) -> None:
     async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
         await sees(pilot, "6 pairs at most")
+        await pilot.press("l")
+        await sees(pilot, "make pairs · asked")
+        app.screen.query_one(FormRows).move_to("name")
+        await pilot.press("enter", *"-x", "enter")
+        app.screen.query_one(FormRows).move_to("kind")
+        await pilot.press("l", "l")
+        await sees(pilot, "make pairs · asked-x")
+        await pilot.press("q")
+        await until(pilot, lambda: app.screen.NAME == "home")
+        app.go("make")
+        await sees(pilot, "make pairs · asked-x")
         app.screen.put_value("repeat_share", "7")
         await pilot.press("w")
         await sees(pilot, "repeat_share: a number from 0 to 1")
@@ -58,22 +76,33 @@ def test_what_is_wrong_is_gone_to_and_nothing_is_made(workspace: Workspace) -> N
     assert workspace.names("pairs") == []
 
 
-def test_the_name_follows_until_it_is_typed(workspace: Workspace) -> None:
-    async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
-        await sees(pilot, "6 pairs at most")
-        await pilot.press("l")
-        await sees(pilot, "make pairs · asked")
-        app.screen.query_one(FormRows).move_to("name")
-        await pilot.press("enter", *"-x", "enter")
-        app.screen.query_one(FormRows).move_to("kind")
-        await pilot.press("l")
-        await sees(pilot, "make pairs · asked-x")
-        await pilot.press("q")
-        await until(pilot, lambda: app.screen.NAME == "home")
-        app.go("make")
-        await sees(pilot, "make pairs · asked-x")
+def test_an_arena_is_made_by_keys_from_the_arenas(workspace: Workspace) -> None:
+    with serving(lambda number, body: None) as server:
 
-    drive(script, workspace, station="make")
+        async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+            await sees(pilot, "prompts ·")
+            await pilot.press("r")
+            await sees(pilot, "m makes one")
+            await pilot.press("m")
+            await sees(pilot, "name a second one")
+            await pilot.press("w")
+            await sees(pilot, "model2: name a second one")
+            assert app.screen.query_one(FormRows).key == "model2"
+            app.screen.put_value("model", f"url:{server.url}#one")
+            await pilot.press("enter", *f"url:{server.url}#two", "enter")
+            await sees(pilot, "±0.31")
+            app.screen.query_one(FormRows).move_to("name")
+            await sees(pilot, "v1-one-against-v1-two")
+            await pilot.press("w")
+            await until(pilot, lambda: app.screen.NAME == "compare")
+            await sees(pilot, "nothing is judged yet")
+            await until(pilot, lambda: app.screen.view == "arenas")
+
+        drive(script, workspace, station="compare")
+        assert len(server.asked) == 12
+    made = open_pairs(workspace, "v1-one-against-v1-two", "arena")
+    assert made.info.rows == 6
+    assert [one["source"].rpartition("#")[2] for one in made.info.source["models"]] == ["one", "two"]
 
 
 def test_models_answer_esc_ends_it_and_w_goes_on(workspace: Workspace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from workbench.dataset_store import add_dataset
 from workbench.errors import UsageError
 from workbench.label_form import Criterion, LabelForm
 from workbench.pair_form import (
+    NEW_ARENA,
     PairDraft,
     first_pair_draft,
     look_around,
+    name_for,
     outlook,
     pair_fields,
     pair_problems,
@@ -129,3 +132,34 @@ def test_a_set_is_made_of_a_server_as_the_form_says(filled: Workspace) -> None:
     assert made.info.source["prompts"]["asked"] == 2
     with pytest.raises(UsageError, match="goes with --pairing best-worst"):
         make_pair_set(filled, PairRequest("o", prompts="asked", models=("sample",), reward_model="run:x"), quiet=True)
+
+
+class TestArena:
+    def test_its_fields_and_its_request(self, filled: Workspace) -> None:
+        around = look_around(filled)
+        made = draft(kind="arena", prompts="asked", model="sample", model2="run:x", name="duel", limit="4", overlap="x")
+        keys = [one.key for one in pair_fields(made, around, every=True)]
+        assert keys == [
+            "kind", "prompts", "model", "model2", "samples", "limit", "name", "temperature", "top_p",
+            "max_new_tokens", "seed",
+        ]  # fmt: skip
+        assert pair_problems(made, around, filled) == {}, "what the form does not show is not wrong"
+        request = pair_request(made)
+        assert (request.kind, request.models, request.limit) == ("arena", ("sample", "run:x"), 4)
+        assert (request.sampling.samples, request.pairing, request.sharing) == (1, "each", Sharing())
+        assert outlook(made, around)[:2] == [
+            "4 prompts at most, 2 answers each: 8 to be given",
+            "4 pairs at most: equal answers make none, and count as a tie",
+        ]
+        assert "0.50 to ±0.35" in outlook(made, around)[2], "Wilson, 2 of 4: 0.15 to 0.85"
+
+    def test_what_is_wrong_and_its_name(self, filled: Workspace) -> None:
+        around = look_around(filled)
+        first = first_pair_draft(around, NEW_ARENA)
+        assert first.value("name") == "arena"
+        assert pair_problems(first, around, filled) == {"model2": "name a second one to compare"}
+        same = first.put("model2", first.value("model"))
+        assert pair_problems(same, around, filled) == {"model2": "the same as the first; name another"}
+        assert name_for(first.put("model2", "url:http://x/v1#big"), around) == "sample-against-v1-big"
+        taken = replace(around, arenas=("sample-against-v1-big",))
+        assert name_for(first.put("model2", "url:http://x/v1#big"), taken) == "sample-against-v1-big-2"
