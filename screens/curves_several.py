@@ -18,11 +18,11 @@ from screens.curves_choice import ask_for_runs
 from screens.line import Line
 from screens.narrow_updates import NarrowCompositor
 from screens.plot_grid import PlotGrid
-from screens.plot_widget import PALETTE
 from screens.station import Station
 from screens.text_view import Block, TextView
 from workbench.errors import WorkbenchError
 from workbench.overlay_view import STYLES, OverlayView
+from workbench.plot_canvas import PALETTE
 from workbench.run_list import STATE_MARKS
 from workbench.several_runs import Seen, SeveralRuns, letter_of, table_lines, what_differs
 
@@ -180,7 +180,7 @@ class SeveralCurves(Station):
             line.show(
                 (f" {letter_of(number)} {_STROKES[STYLES[number % len(STYLES)]] * 2} ", f"bold {colour}"),
                 f"{mark} {seen.runs[place].run.id}{more}{baseline}  ",
-                (what_differs(seen.comparison, place), "$text-muted"),
+                (what_differs(seen.comparison, curves[row]), "$text-muted"),
             )
 
     def _show_table(self, seen: Seen) -> None:

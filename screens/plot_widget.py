@@ -23,6 +23,7 @@ from workbench.plot_canvas import (
     HELD_OUT,
     LABEL,
     LINE,
+    PALETTE,
     REFERENCE,
     RUNS,
     SECOND,
@@ -39,9 +40,6 @@ _CLASSES = {
     BAD: "bad", LABEL: "label", TITLE: "title", VALUE: "value",
     **{tone: f"run-{place}" for place, tone in enumerate(RUNS)},
 }  # fmt: skip
-
-PALETTE = ("#56b4e9", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#f0e442", "#0072b2")
-"""The colours of several runs: Okabe and Ito's, which people of any colour vision tell apart."""
 
 
 class Plot(Widget):

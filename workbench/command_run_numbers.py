@@ -34,7 +34,7 @@ def configure(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     watch.add_argument("--ascii", action="store_true", help="ASCII alone, as without UTF-8")
     watch.add_argument("--low-bandwidth", action="store_true", help="renewed once a second, not four times")
     drawn = add_verb(verbs, "curves", "panels as a picture (.svg, .png), metrics as a table (.csv)", run_curves)
-    drawn.add_argument("runs", metavar="RUN", nargs="+", help="a picture has one, a table may have several")
+    drawn.add_argument("runs", metavar="RUN", nargs="+", help="several are overlaid, the first is the baseline")
     drawn.add_argument("--to", required=True, metavar="FILE", help="a new file; its ending says what it becomes")
     drawn.add_argument(
         "--panel", action="append", default=[], metavar="P", help="a title or a metric of it; may be repeated"
@@ -201,14 +201,12 @@ def run_curves(args: argparse.Namespace) -> int:
     check_target(to)
     runs = [find_run(workspace, run) for run in dict.fromkeys(args.runs)]
     table = to.suffix.lower() == ".csv"
-    if len(runs) > 1 and not table:
-        raise UsageError(f"a picture is of one run, and {len(runs)} are named; a table (.csv) may hold several")
     if (args.panel and table) or (args.metric and not table):
         raise UsageError("--panel is for pictures (.svg, .png), --metric for tables (.csv)")
     if table:
         count, what = write_csv(runs, to, args.metric), "line"
     else:
-        count, what = write_picture(runs[0], to, args.panel, log=args.log), "panel"
+        count, what = write_picture(runs, to, args.panel, log=args.log), "panel"
     if args.json:
         write_json({"schema": SCHEMA, "runs": [run.id for run in runs], "file": str(to), f"{what}s": count})
     else:

@@ -38,6 +38,11 @@ class _Drawn:
     curves: dict[str, Points]
 
 
+def trace_of_run(metric: str, mark: int) -> Trace:
+    """A curve with the letter, line and colour of the run of this number."""
+    return Trace(metric, "", STYLES[mark % len(STYLES)], True, ink=mark % len(RUNS), letter=letter_of(mark))
+
+
 class OverlayView:
     """The look at several runs. `take` takes in what was seen; the rest are a person's keys."""
 
@@ -154,10 +159,10 @@ class OverlayView:
             return None
         traces = []
         for place in rewards:
-            mark, key = self._seen.marks[place], f"{place}/{KEY}"
+            key = f"{place}/{KEY}"
             curves[key] = self._points_against_kl(place, rewards[place])
-            style = STYLES[mark % len(STYLES)]
-            traces.append(Trace(key, self._caution(KL, place), style, ink=mark % len(RUNS), letter=letter_of(mark)))
+            of_run = trace_of_run(key, self._seen.marks[place])
+            traces.append(replace(of_run, label=self._caution(KL, place), smooth=False))
         return panel_against_kl("/".join(dict.fromkeys(rewards.values())), tuple(traces))
 
     def _points_against_kl(self, place: int, reward: str) -> Points:
@@ -203,11 +208,8 @@ class OverlayView:
                 curves[name], curves[error] = mean.mean, mean.error
             else:
                 curves[name] = self._views[self._seen.runs[place]][metric]
-            mark = self._seen.marks[place]
-            found.append(
-                Trace(name, self._caution(metric, place), STYLES[mark % len(STYLES)], True, error, mark % len(RUNS),
-                      letter_of(mark))
-            )  # fmt: skip
+            of_run = trace_of_run(name, self._seen.marks[place])
+            found.append(replace(of_run, label=self._caution(metric, place), error=error))
         return found
 
     def _mean(self, metric: str, places: Sequence[int]) -> GroupCurve:

@@ -15,14 +15,18 @@ from engine.run.safe_text import safe
 from workbench.curve_columns import Axis, Columns, axis, short_number, smoothed
 from workbench.curve_panels import Trace
 from workbench.curves import Points
-from workbench.plot_drawing import NEAR
+from workbench.plot_canvas import PALETTE
+from workbench.plot_drawing import NEAR, letter_places
 from workbench.plot_scene import SMOOTH_OVER, Scene
 
 INK, MUTED, GRID, BAD = "#222222", "#666666", "#dddddd", "#c00000"
 COLOURS = {"line": "#0072b2", "dashes": "#d55e00", "dots": "#009e73"}
 POINTS = ("#cc79a7", "#e69f00", "#56b4e9")
 FAINT = "#a9cfe6"
-DASHES = {"line": (), "dashes": (7.0, 4.0), "dots": (2.0, 3.0)}
+DASHES = {"line": (), "dashes": (7.0, 4.0), "dots": (2.0, 3.0), "long-dashes": (14.0, 5.0)}
+OF_RUNS = tuple({"#f0e442": "#a89c00"}.get(colour, colour) for colour in PALETTE)
+"""Of several runs, as on the screen, but for the yellow, which is not seen on white."""
+FAINT_RUNS = "#e4e4e4"
 LEFT, RIGHT, TOP, BOTTOM = 64.0, 12.0, 44.0, 24.0
 TEXT, SMALL = 13.0, 11.0
 PIXELS_A_TICK = 40
@@ -92,8 +96,10 @@ class PanelShapes:
         if not self._traces:
             middle = (self._left + self._right) / 2, (self._top + self._bottom) / 2
             yield Words(*middle, safe(self.scene.empty), MUTED, TEXT, "middle")
-        for trace in [one for one in reversed(self._traces) if one.kind != "points"]:
-            yield from self._curve(trace)
+        lines = [one for one in reversed(self._traces) if one.kind != "points"]
+        for draw in (self._faint, self._strong, self._letters):
+            for trace in lines:
+                yield from draw(trace)
         for place, trace in enumerate([one for one in self._traces if one.kind == "points"]):
             yield from self._points(trace, place)
         yield from self._below()
@@ -136,17 +142,35 @@ class PanelShapes:
                 yield Words(self._right, y - 3, safe(reference.label), MUTED, SMALL, "end")
         yield Stroke(((self._left, self._top), (self._left, self._bottom), (self._right, self._bottom)), MUTED, 1.0)
 
-    def _curve(self, trace: Trace) -> Iterator[Shape]:
-        columns, colour, dash = self._columns[trace.metric], COLOURS[trace.kind], DASHES[trace.kind]
+    def _is_smooth(self, trace: Trace) -> bool:
+        columns = self._columns[trace.metric]
+        return trace.smooth and columns.points >= columns.width / 4
+
+    def _faint(self, trace: Trace) -> Iterator[Shape]:
+        """What lies below every curve: errors, and the values that a smoothed one is of."""
+        columns, faint = self._columns[trace.metric], FAINT_RUNS if trace.ink >= 0 else FAINT
         for x, error in self._errors(trace):
             at, value = self._left + x, columns.last[x]
-            yield Stroke(((at, self._level(value - error)), (at, self._level(value + error))), FAINT, 2.0)
-        smooth = trace.smooth and columns.points >= columns.width / 4
-        yield from self._strokes(columns, FAINT if smooth else colour, 1.0 if smooth else 1.5, dash)
-        if smooth:
-            means = smoothed(columns, max(3.0, columns.width * SMOOTH_OVER))
-            line = tuple((self._left + x, self._level(value)) for x, value in enumerate(means) if value == value)
-            yield Stroke(line, colour, 2.0, dash)
+            yield Stroke(((at, self._level(value - error)), (at, self._level(value + error))), faint, 2.0)
+        if self._is_smooth(trace):
+            yield from self._strokes(columns, faint, 1.0, DASHES[trace.kind])
+
+    def _strong(self, trace: Trace) -> Iterator[Shape]:
+        columns, colour, dash = self._columns[trace.metric], colour_of(trace), DASHES[trace.kind]
+        if not self._is_smooth(trace):
+            yield from self._strokes(columns, colour, 1.5, dash)
+            return
+        means = smoothed(columns, max(3.0, columns.width * SMOOTH_OVER))
+        line = tuple((self._left + x, self._level(value)) for x, value in enumerate(means) if value == value)
+        yield Stroke(line, colour, 2.0, dash)
+
+    def _letters(self, trace: Trace) -> Iterator[Shape]:
+        """The letter of a run, on its curve."""
+        columns, lettered = self._columns[trace.metric], [one for one in self._traces if one.letter]
+        means = smoothed(columns, max(3.0, columns.width * SMOOTH_OVER)) if self._is_smooth(trace) else columns.last
+        for x in letter_places(columns, lettered.index(trace), len(lettered)) if trace.letter else ():
+            y = self._level(means[x]) - 3
+            yield Words(self._left + x, y, trace.letter, colour_of(trace), SMALL, "middle", bold=True)
 
     def _strokes(self, columns: Columns, colour: str, width: float, dash: tuple[float, ...]) -> Iterator[Shape]:
         line: list[tuple[float, float]] = []
@@ -184,8 +208,8 @@ class PanelShapes:
             at = self._left + x
             yield Stroke(((at - 3, y - 3), (at + 3, y + 3)), BAD, 1.5)
             yield Stroke(((at - 3, y + 3), (at + 3, y - 3)), BAD, 1.5)
-        yield Words(self._left, y + 16, f"{scene.first_step:,}", MUTED, SMALL)
-        yield Words(self._right, y + 16, f"step {scene.last_step:,}", MUTED, SMALL, "end")
+        yield Words(self._left, y + 16, scene.x.words(scene.first_step), MUTED, SMALL)
+        yield Words(self._right, y + 16, f"{scene.x.label} {scene.x.words(scene.last_step)}", MUTED, SMALL, "end")
 
     def _title(self) -> Iterator[Shape]:
         panel = self.scene.panel
@@ -195,16 +219,22 @@ class PanelShapes:
         x, place = self._x + 8, 0
         for trace in self._traces:
             last = self._metrics[trace.metric].last()
-            text = f"{trace.label} {short_number(last[1] * panel.scale)}".strip() if last else trace.label
+            label = trace.letter + trace.label
+            text = f"{label} {short_number(last[1] * panel.scale)}".strip() if last else label
             if x + 24 + LETTER * len(text) > self._right + RIGHT:
                 return
             if trace.kind == "points":
                 yield _mark(x + 9, self._y + 29, place)
                 place += 1
             else:
-                yield Stroke(((x, self._y + 29), (x + 18, self._y + 29)), COLOURS[trace.kind], 2.0, DASHES[trace.kind])
+                yield Stroke(((x, self._y + 29), (x + 18, self._y + 29)), colour_of(trace), 2.0, DASHES[trace.kind])
             yield Words(x + 24, self._y + 33, safe(text), MUTED, SMALL)
             x += 36 + LETTER * len(text)
+
+
+def colour_of(trace: Trace) -> str:
+    """Of a curve: of its run where there are several."""
+    return OF_RUNS[trace.ink % len(OF_RUNS)] if trace.ink >= 0 else COLOURS[trace.kind]
 
 
 def _mark(x: float, y: float, place: int) -> Filled:

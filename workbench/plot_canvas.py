@@ -13,6 +13,8 @@ BLANK, REFERENCE, FAINT, THIRD, SECOND, LINE, HELD_OUT, BAD, LABEL, TITLE, VALUE
 """Tones, the later the weightier."""
 RUNS = tuple(range(11, 18))
 """Tones of the curves of several runs: no run outweighs another by more than its place."""
+PALETTE = ("#56b4e9", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#f0e442", "#0072b2")
+"""Their colours: Okabe and Ito's, which people of any colour vision tell apart."""
 DOWN = 4
 """Dots in a cell, one above the other; there are two beside each other."""
 DOTS = (0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80)

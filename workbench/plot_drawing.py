@@ -246,12 +246,9 @@ class PlotDrawing:
 
     def _letters(self, canvas: Canvas, traces: Sequence[Trace], scale: Axis) -> None:
         """On each curve its letter, not two of them in one place: so curves differ where there is no colour."""
-        again = max(1, LETTERS_A_PANEL // max(1, len(traces)))
         for order, trace in enumerate(traces):
             columns = self._columns[trace.metric]
-            for turn in range(again):
-                wanted = int(((order + 0.5) / len(traces) + turn) / again * columns.width)
-                x = _nearest(columns.count, wanted)
+            for x in letter_places(columns, order, len(traces)):
                 canvas.mark(x, _dot(scale, columns.last[x], canvas.dots[1]), trace.letter, _tone(trace))
 
     def _marks(self, canvas: Canvas, columns: Columns, scale: Axis, mark: str, tone: int) -> None:
@@ -318,6 +315,13 @@ def _draw_curve(canvas: Canvas, curve: Curve, scale: Axis, over: float) -> None:
     if curve.smooth:
         means = _dots(scale, smoothed(columns, over), rows)
         canvas.curve(means, means, means, means, *fill, curve.tone)
+
+
+def letter_places(columns: Columns, order: int, curves: int) -> list[int]:
+    """Columns at which the letter of a curve, the `order`-th of so many, stands on it."""
+    again = max(1, LETTERS_A_PANEL // max(1, curves))
+    wanted = [int(((order + 0.5) / curves + turn) / again * columns.width) for turn in range(again)]
+    return list(dict.fromkeys(_nearest(columns.count, place) for place in wanted))
 
 
 def _nearest(counts: Sequence[int], wanted: int) -> int:

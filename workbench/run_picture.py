@@ -11,53 +11,105 @@ import csv
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from engine.run.safe_text import safe
+from workbench.curve_panels import Trace
 from workbench.curve_scenes import scenes_of
 from workbench.curve_view import CurveView
 from workbench.curve_words import state_words
-from workbench.curves import RunCurves
+from workbench.curves import Points, RunCurves
 from workbench.errors import NameTaken, NotFound, UsageError, WorkbenchError, explain_os_errors, some_of
-from workbench.panel_shapes import MUTED, Filled, PanelShapes, Shape, Stroke, Words
+from workbench.overlay_view import OverlayView, trace_of_run
+from workbench.panel_shapes import DASHES, MUTED, Filled, PanelShapes, Shape, Stroke, Words, colour_of
 from workbench.plot_scene import Scene
 from workbench.run_list import Run
+from workbench.several_runs import SeveralRuns, what_differs
 from workbench.text_wrapping import cut
 
 PANEL = (480, 280)
 """Pixels of a panel."""
-HEAD, MOST_COLUMNS = 32, 2
+HEAD, HEAD_LINE, MOST_COLUMNS = 32, 19, 2
 FORMATS = (".svg", ".png", ".csv")
 
 
-def write_picture(run: Run, to: Path, panels: Sequence[str] = (), *, log: bool = False, scale: float = 2.0) -> int:
+def write_picture(
+    runs: Sequence[Run], to: Path, panels: Sequence[str] = (), *, log: bool = False, scale: float = 2.0
+) -> int:
     """Write panels as SVG or PNG, by the ending of `to`; how many. `panels` are titles or metrics, else all of them.
 
-    `scale` is pixels of a PNG for each of the SVG's. Raises NotFound for a panel that there is not.
+    Several runs are overlaid, with a line for each above the panels; the first is the baseline. `scale` is pixels of a
+    PNG for each of the SVG's. Raises NotFound for a panel that there is not.
     """
-    curves = RunCurves(run)
-    while (glance := curves.look()).more:
-        pass
-    summary = glance.summary
-    view = CurveView(curves)
-    view.log = log
-    scenes = scenes_of(glance, curves, view)
-    if panels:
-        scenes = _named(scenes, panels)
+    drawn = _of_one(runs[0], log) if len(runs) == 1 else _of_several(runs, log)
+    scenes = _named(drawn.scenes, panels) if panels else drawn.scenes
     columns = min(MOST_COLUMNS, max(1, len(scenes)))
-    width, height = columns * PANEL[0], HEAD + -(-len(scenes) // columns) * PANEL[1]
-    state = state_words(summary, glance.step)[2:]  # without its mark, which fonts lack
-    words = cut(f"{summary.id}  {state}", width // 7)
-    shapes: list[Shape] = [Words(8, 21, words, MUTED)]
+    width = columns * PANEL[0]
+    head, above = _head(drawn.head, width)
+    height = above + -(-len(scenes) // columns) * PANEL[1]
+    shapes = head
     for place, scene in enumerate(scenes):
-        x, y = place % columns * PANEL[0], HEAD + place // columns * PANEL[1]
-        shapes += PanelShapes(scene, view.metrics, x, y, *PANEL).all()
+        x, y = place % columns * PANEL[0], above + place // columns * PANEL[1]
+        shapes += PanelShapes(scene, drawn.metrics, x, y, *PANEL).all()
     make = {".svg": lambda: svg(shapes, width, height), ".png": lambda: png(shapes, width, height, scale)}
     _write(to, make[to.suffix.lower()]())
     return len(scenes)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What a picture is made of."""
+
+    head: Sequence[tuple[Trace | None, str]]
+    """What stands above the panels: with the look of a curve, the run that has it."""
+    scenes: list[Scene]
+    metrics: Mapping[str, Points]
+
+
+def _of_one(run: Run, log: bool) -> _Drawn:
+    curves = RunCurves(run)
+    while (glance := curves.look()).more:
+        pass
+    view = CurveView(curves)
+    view.log = log
+    state = state_words(glance.summary, glance.step)[2:]  # without its mark, which fonts lack
+    return _Drawn([(None, f"{glance.summary.id}  {state}")], scenes_of(glance, curves, view), view.metrics)
+
+
+def _of_several(runs: Sequence[Run], log: bool) -> _Drawn:
+    seen = SeveralRuns(runs[0].workspace, ",".join(run.id for run in runs)).look()
+    view = OverlayView()
+    view.log = log
+    view.take(seen)
+    head: list[tuple[Trace | None, str]] = []
+    for group in view.groups:
+        place = group[0]
+        seeds = f" as the mean of {len(group)} seeds" if len(group) > 1 else ""
+        differs = what_differs(seen.comparison, group) if seen.comparison else ""
+        words = f"{seen.runs[place].run.id}{seeds}{' (baseline)' if place == 0 else ''}  {differs}"
+        head.append((trace_of_run("", seen.marks[place]), words))
+    head += [(None, warning) for warning in (seen.comparison.warnings if seen.comparison else ())]
+    scenes, curves = view.drawn()
+    return _Drawn(head, scenes, curves)
+
+
+def _head(lines: Sequence[tuple[Trace | None, str]], width: int) -> tuple[list[Shape], int]:
+    """The lines above the panels, and the pixels that they take."""
+    shapes: list[Shape] = []
+    for place, (trace, text) in enumerate(lines):
+        y, x = 21 + HEAD_LINE * place, 8
+        if trace is not None:
+            colour = colour_of(trace)
+            shapes.append(Words(8, y, trace.letter, colour, bold=True))
+            shapes.append(Stroke(((22, y - 4), (52, y - 4)), colour, 2.0, DASHES[trace.kind]))
+            x = 60
+        shapes.append(Words(x, y, safe(cut(text, (width - x) // 7)), MUTED))
+    return shapes, HEAD + HEAD_LINE * (len(lines) - 1)
 
 
 def write_csv(runs: Sequence[Run], to: Path, metrics: Sequence[str] = ()) -> int:
@@ -173,15 +225,16 @@ def check_target(to: Path) -> None:
 def _named(scenes: list[Scene], names: Sequence[str]) -> list[Scene]:
     found = []
     for name in names:
-        meant = [
-            scene
-            for scene in scenes
-            if name in (scene.panel.title, scene.panel.short_title) or name in [t.metric for t in scene.panel.traces]
-        ]
+        meant = [scene for scene in scenes if name in (scene.panel.title, scene.panel.short_title, *_metrics(scene))]
         if not meant:
             raise NotFound(f"no panel {name!r}. There are: {some_of([scene.panel.title for scene in scenes], 40)}")
         found.append(meant[0])
     return found
+
+
+def _metrics(scene: Scene) -> list[str]:
+    """What a panel draws: of several runs each curve is called after its run's place and its metric."""
+    return [trace.metric.partition("/")[2] if trace.letter else trace.metric for trace in scene.panel.traces]
 
 
 def _write(to: Path, content: bytes) -> None:

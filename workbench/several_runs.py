@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from engine.errors import EngineError
 from workbench.curves import Glance, RunCurves
 from workbench.run_comparison import Comparison, RunFacts, compare, facts_of, settings_as_typed
-from workbench.run_comparison_choice import finds, pattern_of, seed_groups, texts_of
+from workbench.run_comparison_choice import SEED, finds, pattern_of, seed_groups, texts_of
 from workbench.run_list import Run, all_runs, find_run
 from workbench.run_tags import tags_of
 from workbench.workspace import Workspace
@@ -133,9 +133,14 @@ def letter_of(mark: int) -> str:
     return LETTERS[mark % len(LETTERS)]
 
 
-def what_differs(comparison: Comparison, place: int, most: int = 4) -> str:
-    """The settings by which a run differs from others, in short: lr=1e-5 seed=2; hashes last."""
-    rows = sorted(comparison.settings, key=lambda row: row.key.endswith("sha256"))
+def what_differs(comparison: Comparison, group: Sequence[int], most: int = 4) -> str:
+    """The settings by which runs of one curve differ from others, in short: lr=1e-5 seed=2; hashes last.
+
+    Of several runs the seed is none of them: they differ by it among themselves.
+    """
+    place = group[0]
+    known = [row for row in comparison.settings if len(group) == 1 or row.key != SEED]
+    rows = sorted(known, key=lambda row: row.key.endswith("sha256"))
     parts = [f"{row.key.rpartition('.')[2]}={row.values[place]}" for row in rows]
     return " ".join(parts[:most]) + (f" +{len(parts) - most}" if len(parts) > most else "")
 

@@ -16,10 +16,12 @@ import pytest
 from engine.run.metrics_log import MetricsWriter
 from tests.workbench.run_folders import make_run
 from tests.workbench.test_foreign_logs import EVENTS
+from tests.workbench.test_several_runs import ONE, OTHER, TWO, write_run
 from workbench.cli import main
 from workbench.curve_panels import Panel, Reference, Trace
 from workbench.curves import Event, Points
 from workbench.panel_shapes import BAD, Filled, PanelShapes, Stroke, Words
+from workbench.plot_canvas import PALETTE
 from workbench.plot_scene import Scene
 from workbench.run_picture import dashed
 from workbench.workspace import Workspace
@@ -85,6 +87,25 @@ class TestFiles:
         assert "sampled KL to the reference, k1, nats/seq" not in texts["one"]
         assert "sampled KL to the reference, k1, nats/seq" in texts["all"]
         assert any("1124-dpo-a-k3f  done" in str(text) for text in texts["one"])
+
+    def test_several_runs_in_one_picture_look_as_on_the_screen(self, workspace: Workspace, tmp_path: Path) -> None:
+        write_run(workspace, ONE, seed=1)
+        write_run(workspace, TWO, seed=2)
+        write_run(workspace, OTHER, lr=3e-5, eval_sha="f" * 64)
+        target = tmp_path / "a.svg"
+        panels = ["--panel", "loss", "--panel", "eval_loss", "--panel", "kl/policy_reference_nats_per_sequence"]
+        assert run_command(workspace, "curves", ONE, TWO, OTHER, "--to", str(target), *panels) == 0
+        tree = ElementTree.fromstring(target.read_text())
+        texts = [str(element.text) for element in tree.iter() if element.tag.endswith("text")]
+        assert f"{ONE} as the mean of 2 seeds (baseline)  lr=1e-05 eval_sha256=eeeeeeeeeeee" in texts
+        assert f"{OTHER}  lr=3e-05 seed=1 eval_sha256=ffffffffffff" in texts
+        assert any("held-out values are not comparable" in text for text in texts)
+        assert sum(text.startswith("c≠ ") for text in texts) == 1, "held-out loss on other data"
+        assert {"a", "c"} < set(texts)
+        assert not {"b", TWO} & set(texts)
+        lines = [element.attrib for element in tree.iter() if element.tag.endswith("polyline")]
+        looks = {(line["stroke"], line.get("stroke-dasharray", "")) for line in lines if line["stroke-width"] != "1"}
+        assert {(PALETTE[0], ""), (PALETTE[2], "2 3")} <= looks, "colour and line of run a, and of run c"
 
     def test_a_png_is_the_same_picture(self, workspace: Workspace, tmp_path: Path) -> None:
         image = pytest.importorskip("PIL.Image", reason="Pillow is the extra `pictures`")

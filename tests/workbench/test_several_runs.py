@@ -172,8 +172,9 @@ class TestTable:
         assert text["eval_loss,"].count("*") == 1
         assert text["eval_loss,"].count("≠") == 1
         assert "≠" not in text["loss,"]
-        assert what_differs(comparison, 2, most=2).startswith("lr=3e-05 seed=1 +")
-        assert what_differs(comparison, 2, most=1).endswith(f" +{len(comparison.settings) - 1}")
+        assert what_differs(comparison, (2,), most=2).startswith("lr=3e-05 seed=1 +")
+        assert what_differs(comparison, (2,), most=1).endswith(f" +{len(comparison.settings) - 1}")
+        assert what_differs(comparison, (0, 1), most=9).startswith("lr=1e-05 eval_sha256="), "not a seed"
 
     def test_equal_settings_are_said_to_be_equal(self, workspace: Workspace, tmp_path: Path) -> None:
         write_run(workspace, ONE)
