@@ -18,6 +18,7 @@ from engine.rewards.approvals import approvals, copy_of, earlier_of, require_app
 from engine.rewards.function_files import FunctionFile, find_function, source_of
 from engine.run.config import ON_ROLLOUTS, RunConfig
 from engine.run.config_layers import Resolved
+from engine.run.config_rewards import RewardsConfig
 from workbench.errors import UsageError, WorkbenchError
 from workbench.model_names import ResolvedModel, resolve_model
 
@@ -81,13 +82,13 @@ class LaunchRewards:
 
 
 def split_weight(written: str, option: str) -> tuple[str, float | None]:
-    """(what, weight or None) of WHAT[:WEIGHT]. Raises UsageError for a weight that cannot be."""
+    """(what, weight or None) of WHAT[:WEIGHT]; a weight of 0 only watches. Raises UsageError for one that cannot be."""
     what, _, text = written.rpartition(":")
     if not what or what in ("run", "hf") or not _WEIGHT.fullmatch(text):
         return written, None
     weight = float(text)
-    if not math.isfinite(weight) or weight == 0:
-        raise UsageError(f"{option} {written}: the weight must be a number other than 0, as in {EXAMPLE}")
+    if not math.isfinite(weight):
+        raise UsageError(f"{option} {written}: the weight must be a finite number, as in {EXAMPLE}")
     return what, weight
 
 
@@ -139,9 +140,22 @@ def find_rewards(
     if twice := next((one.source for one in models if [m.source for m in models].count(one.source) > 1), ""):
         raise UsageError(f"--reward-model {twice} is given twice. Give it once, with the sum of its weights")
     models = tuple(_on_base_of(one, model) for one in models)
+    _require_learnt_from(config.rewards, models, functions)
     full = config.adapter.kind == "full"
     apart = tuple(one for one in models if full or one.adapter is None or one.path != model.path)
     return LaunchRewards(models, functions, apart)
+
+
+def _require_learnt_from(
+    rewards: RewardsConfig, models: Sequence[ResolvedModel], functions: Sequence[FunctionFile]
+) -> None:
+    weights = [rewards.model_weight] if models else []
+    weights += rewards.more_weights or [1.0] * (len(models) - 1)
+    weights += rewards.function_weights or [1.0] * len(functions)
+    if not any(weights):
+        raise UsageError(
+            f"all rewards have the weight 0, which only watches: give one that is learnt from another, as in {EXAMPLE}"
+        )
 
 
 def require_function_approved(function: FunctionFile) -> None:

@@ -39,7 +39,7 @@ class RewardsConfig:
     functions: tuple[str, ...] = ()
     """Python functions, as the person wrote them: FILE.py:FUNCTION or MODULE:FUNCTION."""
     function_weights: tuple[float, ...] = ()
-    """Of each function in the sum; below 0 for what is to be avoided."""
+    """Of each function in the sum; below 0 for what is to be avoided, 0 for what is only watched."""
     function_files: tuple[str, ...] = ()
     """The file of each function at launch; what is run is the copy in the run's folder rewards."""
     function_sha256: tuple[str, ...] = ()

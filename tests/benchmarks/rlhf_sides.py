@@ -24,6 +24,7 @@ from engine.methods import grouped
 from engine.methods.grouped import GroupedPolicyOptimisation, GroupPlan
 from engine.methods.method import ExampleOrder
 from engine.methods.rewards import Rewards
+from engine.methods.rollout import rollout_seeds, sample_policy
 from engine.model.adapters import POLICY, REWARD, RoleModel, build_roles
 from engine.model.heads import ScalarHead, ScoreScale
 from engine.model.loading import load_causal_lm
@@ -111,7 +112,7 @@ class GivenOrder(ExampleOrder):
 
 
 @dataclass(frozen=True)
-class _Stops:
+class Stops:
     """What the method asks of a tokenizer here."""
 
     stop_ids: frozenset[int] = frozenset({END})
@@ -150,7 +151,7 @@ def engine_side(plan: Plan, folder: Path, reward: Path, rows: Sequence[list[int]
         kind="lora", trained=POLICY, start_adapter=None, rank=RANK, alpha=ALPHA, reward_adapters=[reward],
     )  # fmt: skip
     settings, order, clock = settings_of(plan), GivenOrder(plan), Clock()
-    stops: Any = _Stops()
+    stops: Any = Stops()
     method = GroupedPolicyOptimisation(
         roles, Rewards.of_model(ScalarHead(roles.hidden_size, seed=1).requires_grad_(False), ScoreScale(0.0, 1.0)),
         [PromptExample(str(i), tuple(ids), str(i)) for i, ids in enumerate(rows)], [], order, stops, settings,
@@ -187,6 +188,31 @@ def answered_by_trl(side: EngineSide) -> Iterator[None]:
         yield
     finally:
         method.sample_policy = sample
+
+
+def sample_alternately(plan: Plan, folder: Path, rows: Sequence[list[int]], scratch: Path) -> tuple[Clock, Clock]:
+    """(TRL's seconds, the engine's) of sampling alone, in turns, from the same policy; nothing is trained.
+
+    TRL's are those of the method with which its trainer samples a round; the engine's count the folding of its adapter.
+    """
+    roles = build_roles(
+        load_causal_lm(folder, dtype=plan.dtype, device=CPU),
+        kind="lora", trained=POLICY, start_adapter=None, rank=RANK, alpha=ALPHA,
+    )  # fmt: skip
+    trainer = trl_side(plan, folder, rows, scratch).trainer
+    asked = [i for i in range(plan.prompts) for _ in range(plan.generations)]
+    prompts = [PromptExample(str(i), tuple(rows[i]), str(i)) for i in asked]
+    more = (plan.generations,) if plan.method == "grpo" else ()
+    clock = Clock()
+    for number in range(plan.rounds):
+        trainer._generate_single_turn([list(rows[i]) for i in asked], None, {}, *more)
+        with clock.timed("generation"):
+            found = sample_policy(
+                roles, prompts, max_new_tokens=plan.new_tokens, temperature=1.0, stop_ids=Stops.stop_ids,
+                pad_id=PAD, seeds=rollout_seeds(1, number, len(prompts)),
+            )  # fmt: skip
+        assert len(found) == len(trainer.answered) == plan.rows
+    return trainer.clock, clock
 
 
 @dataclass

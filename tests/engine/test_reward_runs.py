@@ -36,6 +36,9 @@ def lettered(prompts, completions, id, tags=None):
     assert all(p[-1]["role"] == "user" for p in prompts)
     return [sum(c.count(x) for x in "aeiou") + len(i) for c, i in zip(completions, id)]
 
+def huge(prompts, completions):
+    return [1e6 + len(c) for c in completions]
+
 def failing(prompts, completions):
     if os.path.exists("FLAG"):
         return [0.5, float("nan")] * (len(completions) // 2)
@@ -87,7 +90,7 @@ def failure(folder: RunFolder) -> str:
 
 @pytest.mark.parametrize("method", ["grpo", pytest.param("rloo", marks=pytest.mark.slow)])
 def test_functions_judge_and_each_has_its_figures(make: Make, method: str) -> None:
-    folder = make("run", method, "length", "lettered", weights=(2.0, -0.5), eval_rows=8)
+    folder = make("run", method, "length", "lettered", "huge", weights=(2.0, -0.5, 0.0), eval_rows=8)
     steps = run(folder)
     for step in range(1, 4):
         line = steps[step]
@@ -95,6 +98,8 @@ def test_functions_judge_and_each_has_its_figures(make: Make, method: str) -> No
         parts = 2.0 * line["rewards/length/mean"] - 0.5 * line["rewards/lettered/mean"]
         assert line["reward"] == pytest.approx(parts - cut_off, rel=1e-5)
         assert line["rewards/length/std"] > 0
+        # The weight 0 watches.
+        assert line["rewards/huge/mean"] > 1e6
         assert line["val/first_ratio_deviation"] == 0.0
     assert steps[3]["eval_rewards/length/mean"] > 0
     assert steps[3]["eval_rewards/length/mean_standard_error"] > 0
@@ -103,7 +108,7 @@ def test_functions_judge_and_each_has_its_figures(make: Make, method: str) -> No
         parts = 2.0 * row["scores"]["length"] - 0.5 * row["scores"]["lettered"]
         assert row["reward"] == pytest.approx(parts - (not row["stopped"]), abs=1e-5)
     (event,) = [e for e in read_events(folder) if e["kind"] == "reward_functions"]
-    assert [one["function"] for one in event["functions"]] == ["length", "lettered"]
+    assert [one["function"] for one in event["functions"]] == ["length", "lettered", "huge"]
 
 
 def test_a_full_policy_is_judged_by_functions(make: Make) -> None:

@@ -63,6 +63,7 @@ def approve(path: str = "lexicon.py") -> str:
         ("lexicon.py:positive", "lexicon.py:positive", None),
         ("lexicon.py:positive:0.3", "lexicon.py:positive", 0.3),
         ("judges.exact:inf:-2", "judges.exact:inf", -2.0),
+        ("judges.exact:inf:0", "judges.exact:inf", 0.0),
         ("judges.exact:inf", "judges.exact:inf", None),
         ("run:1124", "run:1124", None),
         ("run:1124-r@20:0.5", "run:1124-r@20", 0.5),
@@ -75,7 +76,8 @@ def test_a_weight_stands_behind_the_last_colon(written: str, what: str, weight: 
 @pytest.mark.parametrize(
     ("rewards", "says"),
     [
-        (("lexicon.py:positive:0",), "must be a number other than 0"),
+        (("lexicon.py:positive:1e999",), "must be a finite number"),
+        (("lexicon.py:positive:0",), "all rewards have the weight 0, which only watches"),
         (("lexicon.py:positive", "lexicon.py:positive:2"), "given twice"),
         ((), "say what judges the answers: --reward-model M"),
     ],
