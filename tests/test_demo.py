@@ -16,16 +16,17 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    """The report of `workbench demo --headless --json`, and its workspace."""
+    """The report of `workbench demo --headless --json --rlhf ppo --rlhf grpo`, and its workspace."""
     workspace = tmp_path_factory.mktemp("demo") / "workspace"
     done = subprocess.run(
-        [sys.executable, "-m", "workbench.cli", "--workspace", str(workspace), "demo", "--headless", "--json"],
+        [sys.executable, "-m", "workbench.cli", "--workspace", str(workspace), "demo", "--headless", "--json",
+         "--rlhf", "ppo", "--rlhf", "grpo"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
         timeout=1800,
-    )
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     print(json.dumps({key: report[key] for key in ("sft", "reward", "dpo", "controls", "sampled_kl")}, indent=1))
@@ -51,7 +52,7 @@ def test_the_reward_model_is_above_080_and_above_chance_on_every_component(demo:
         assert one["mean"] > 0.5 + 2 * one["standard_error"], name
 
 
-@pytest.mark.parametrize("after", ["dpo", "ppo"])
+@pytest.mark.parametrize("after", ["dpo", "ppo", "grpo"])
 def test_preference_training_raises_the_gold_score_by_more_than_five_standard_errors(demo: Any, after: str) -> None:
     difference = demo[0]["gold"]["differences"][f"{after} - sft"]
     assert demo[0]["gold"]["prompts"] >= 600
@@ -67,7 +68,7 @@ def test_the_controls_cannot_do_it(demo: Any) -> None:
 
 
 def test_every_run_that_changes_a_policy_tells_its_sampled_kl(demo: Any) -> None:
-    assert set(demo[0]["sampled_kl"]) == {"sft", "dpo", "ppo"}
+    assert set(demo[0]["sampled_kl"]) == {"sft", "dpo", "ppo", "grpo"}
     for one in demo[0]["sampled_kl"].values():
         assert one["nats_per_sequence"] > 0
         assert one["standard_error"] > 0
@@ -86,7 +87,7 @@ def test_its_runs_begin_where_they_must(demo: Any) -> None:
         return workspace.run(report["runs"][method]).metrics()[0].metrics
 
     assert first("dpo")["eval_preference_loss"] == pytest.approx(math.log(2), abs=1e-4)
-    for method in ("sft", "dpo", "ppo"):
+    for method in ("sft", "dpo", "ppo", "grpo"):
         assert first(method)["kl/policy_reference_nats_per_sequence"] == 0.0
     ppo = [line.metrics for line in workspace.run(report["runs"]["ppo"]).metrics()]
     first_of_policy = next(metrics for metrics in ppo if "loss/policy_avg" in metrics)
@@ -103,29 +104,14 @@ def test_the_value_of_its_ppo_foresees_returns_after_warm_up(demo: Any) -> None:
     assert sum(explained) / len(explained) > 0.3
 
 
-@pytest.fixture(scope="module")
-def grouped(demo: Any) -> dict[str, Any]:
-    """GRPO by its sample recipe, from the demo's tuned model against its reward model: method -> the run's ID."""
-    report, path = demo
-    sft, reward = (f"run:{report['runs'][method]}" for method in ("sft", "reward"))
-    recipe = Path(__file__).resolve().parent.parent / "sample_data" / "recipes" / "grpo.toml"
-    asked = ["train", "grpo", "-f", str(recipe), "--model", sft, "--reward-model", reward, "--prompts", "prompts"]
-    done = subprocess.run(
-        [sys.executable, "-m", "workbench.cli", "--workspace", str(path), *asked, "--wait"],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=1800,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return {"grpo": done.stdout.strip()}
-
-
 @pytest.mark.parametrize("method", ["sft", "reward", "dpo", "ppo", "grpo"])
-def test_healthy_runs_raise_no_alarm(demo: Any, grouped: dict[str, Any], method: str) -> None:
+def test_healthy_runs_raise_no_alarm(demo: Any, method: str) -> None:
     """And those on rollouts have heard what they judge by: silence because nothing was measured is none."""
     import workbench as wb
     from engine.run.alarm_rules import RULES, limits_of
 
     report, path = demo
-    run = wb.open(path).run({**report["runs"], **grouped}[method])
+    run = wb.open(path).run(report["runs"][method])
     assert [event["what"] for event in run.events() if event["kind"] == "alarm"] == []
     rows = run.metrics()
     for rule in RULES:

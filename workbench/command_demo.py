@@ -17,6 +17,10 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--headless", action="store_true", help="run start to end by itself (as it does without a terminal)"
     )
+    parser.add_argument(
+        "--rlhf", action="append", choices=("ppo", "grpo", "rloo"), default=[],
+        help="without a terminal: what trains against the reward model (ppo); may be repeated",
+    )  # fmt: skip
     parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
     parser.set_defaults(action=run)
 
@@ -30,7 +34,9 @@ def run(args: argparse.Namespace) -> int:
     from workbench.demo_report import report_lines
 
     started = time.monotonic()
-    facts = run_demo(args.workspace, lambda text: note(f"{time.monotonic() - started:5.0f}s  {text}"))
+    facts = run_demo(
+        args.workspace, lambda text: note(f"{time.monotonic() - started:5.0f}s  {text}"), args.rlhf or ("ppo",)
+    )
     if args.json:
         write_json(facts)
         return 0

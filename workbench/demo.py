@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,16 +40,17 @@ class Clock:
         self.seconds[name] = time.monotonic() - started
 
 
-def run_demo(path: str | None, say: Say) -> dict[str, Any]:
+def run_demo(path: str | None, say: Say, rlhf: Sequence[str] = ("ppo",)) -> dict[str, Any]:
     """Run the loop and return its report as plain values. `say` hears one line for each step of it.
 
-    Without `path` the workspace is a new temporary folder, which is kept.
+    `rlhf` names the methods that train against the reward model, one after the other. Without `path` the workspace is
+    a new temporary folder, which is kept.
     """
     workspace = demo_workspace(path)
     say(f"workspace {workspace.root}")
     started = time.monotonic()
     clock = Clock(say)
-    stage = Stage(workspace, say)
+    stage = Stage(workspace, say, rlhf=tuple(dict.fromkeys(rlhf)))
     try:
         with clock.station("data", "reading the sample data"):
             data = demo_stations.read_data(stage)
@@ -59,13 +60,14 @@ def run_demo(path: str | None, say: Say) -> dict[str, Any]:
             demo_stations.tune(stage)
         with clock.station("reward and dpo", "reward model and DPO, side by side"):
             demo_stations.train_on_preferences(stage)
-        with clock.station("ppo", "PPO against the reward model"):
-            demo_stations.train_ppo(stage)
+        for method in stage.rlhf:
+            with clock.station(method, f"{method.upper()} against the reward model"):
+                demo_stations.train_on_rollouts(stage, method)
         with clock.station("measure", "measuring on held-out data"):
             measured = demo_figures.measure_all(stage)
-        with clock.station("answer", "four models answer the held-out prompts"):
+        with clock.station("answer", f"{len(stage.models)} models answer the held-out prompts"):
             answered = demo_stations.answer_prompts(stage)
-            gold = demo_figures.gold_scores(answered)
+            gold = demo_figures.gold_scores(answered, stage.models)
         with clock.station("compare", "comparing SFT and DPO blindly"):
             arena = demo_stations.compare(stage, answered)
     except BaseException:

@@ -11,7 +11,7 @@ from typing import Any
 
 from workbench.canonical_rows import last_user_text
 from workbench.comparison import cluster_of
-from workbench.demo_stations import MODELS, Stage
+from workbench.demo_stations import Stage
 from workbench.evaluation import (
     EvaluationJob,
     Measured,
@@ -73,11 +73,14 @@ def controls(stage: Stage) -> dict[str, float]:
     return all_controls(train, plain(stage.dataset("preferences-heldout").rows()))
 
 
-def gold_scores(answered: Answered) -> dict[str, Any]:
-    """The rule's score of every answer: totals and components by model, and paired differences."""
+def gold_scores(answered: Answered, names: Sequence[str]) -> dict[str, Any]:
+    """The rule's score of every answer: totals and components by model, and paired differences.
+
+    `names` are those of the models that answered: base, sft, and what was trained from sft.
+    """
     clusters = [cluster_of(prompt["tags"], prompt["id"]) for prompt in answered.prompts]
     asked = [last_user_text(prompt["prompt"]) for prompt in answered.prompts]
-    scores = {name: _scored(asked, answers) for name, answers in zip(MODELS, answered.answers, strict=True)}
+    scores = {name: _scored(asked, answers) for name, answers in zip(names, answered.answers, strict=True)}
     totals = {name: [sum(row.values()) / len(row) for row in rows] for name, rows in scores.items()}
     models = {
         name: {
@@ -91,7 +94,7 @@ def gold_scores(answered: Answered) -> dict[str, Any]:
     }
     differences = {
         f"{after} - {before}": _difference(paired_difference(totals[before], totals[after], clusters))
-        for before, after in (("base", "sft"), ("sft", "dpo"), ("sft", "ppo"))
+        for before, after in (("base", "sft"), *(("sft", name) for name in names[2:]))
     }
     return {"prompts": len(asked), "models": models, "differences": differences}
 
@@ -99,7 +102,7 @@ def gold_scores(answered: Answered) -> dict[str, Any]:
 def sampled_kl(stage: Stage) -> dict[str, Any]:
     """The last sampled KL of every run that changed a policy, against what the run started from."""
     found = {}
-    for name in ("sft", "dpo", "ppo"):
+    for name in stage.models[1:]:
         series = series_of(stage.runs[name])
         if KL not in series:
             continue

@@ -10,9 +10,11 @@ from typing import Any
 
 from workbench.terminal_output import Column, duration, number, table_lines
 
-SHORT = {"base": "base", "sft": "SFT", "dpo": "DPO", "ppo": "PPO"}
+SHORT = {"base": "base", "sft": "SFT", "dpo": "DPO", "ppo": "PPO", "grpo": "GRPO", "rloo": "RLOO"}
 HIGH_WITHOUT_PREFERENCES = 0.8
 """Accuracy by log-prob above which the report says that a high accuracy after DPO proves little."""
+MODELS_A_TABLE = 4
+"""As many as 80 columns hold."""
 CONTROLS = {
     "always_longer": "always the longer answer",
     "always_shorter": "always the shorter answer",
@@ -95,10 +97,12 @@ def _gold(facts: Mapping[str, Any]) -> list[str]:
     gold = facts["gold"]
     names = list(gold["models"])
     parts = list(gold["models"][names[0]]["components"])
-    columns = [Column("  "), *(Column(SHORT.get(name, name), right=True) for name in names)]
-    rows = [["  gold score", *(_pm(gold["models"][name]["total"]) for name in names)]]
-    rows += [[f"    {part}", *(_pm(gold["models"][name]["components"][part]) for name in names)] for part in parts]
-    lines = [f"Gold score of answers to {gold['prompts']:,} held-out prompts", *table_lines(columns, rows)]
+    lines = [f"Gold score of answers to {gold['prompts']:,} held-out prompts"]
+    for shown in (names[at : at + MODELS_A_TABLE] for at in range(0, len(names), MODELS_A_TABLE)):
+        columns = [Column("  "), *(Column(SHORT.get(name, name), right=True) for name in shown)]
+        rows = [["  gold score", *(_pm(gold["models"][name]["total"]) for name in shown)]]
+        rows += [[f"    {part}", *(_pm(gold["models"][name]["components"][part]) for name in shown)] for part in parts]
+        lines += table_lines(columns, rows)
     for name, one in gold["differences"].items():
         after, _, before = name.partition(" - ")
         lines.append(f"  {SHORT[after]} over {SHORT[before]}: {_change(one)}")

@@ -37,7 +37,8 @@ DATASETS = {
 }
 NOTE = "synthetic: the sample domain's bicycle workshop"
 PAIRS, PREFERENCES, ARENA = "answers", "preferences", "sft-dpo"
-MODELS = ("base", "sft", "dpo", "ppo")
+MODELS = ("base", "sft", "dpo")
+"""Who answers besides what was trained against the reward model."""
 MAX_NEW_TOKENS = 64
 SAMPLING_SEED = 11
 POLL_S, SAY_EVERY_S = 0.2, 10.0
@@ -50,7 +51,14 @@ class Stage:
     workspace: Workspace
     say: Callable[[str], None]
     runs: dict[str, Run] = field(default_factory=dict)
-    """By station: sft, reward, dpo, ppo."""
+    """By method: sft, reward, dpo, and those of `rlhf`."""
+    rlhf: tuple[str, ...] = ("ppo",)
+    """Methods that train against the reward model, of ppo, grpo and rloo."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """All that answer the held-out prompts, in the order of the report."""
+        return (*MODELS, *self.rlhf)
 
     def dataset(self, name: str) -> Dataset:
         """A dataset of the demo."""
@@ -115,15 +123,15 @@ def train_on_preferences(stage: Stage) -> None:
     _train(stage, requests)
 
 
-def train_ppo(stage: Stage) -> None:
-    """PPO from the tuned model against the reward model."""
-    runs = stage.runs
-    _train(stage, [sample_request("ppo", f"run:{runs['sft'].id}", "prompts", reward_model=f"run:{runs['reward'].id}")])
+def train_on_rollouts(stage: Stage, method: str) -> None:
+    """PPO, GRPO or RLOO from the tuned model against the reward model."""
+    tuned, judge = (f"run:{stage.runs[name].id}" for name in ("sft", "reward"))
+    _train(stage, [sample_request(method, tuned, "prompts", reward_model=judge)])
 
 
 def answer_prompts(stage: Stage) -> Answered:
-    """Base, SFT, DPO and PPO answer every held-out prompt once, at temperature 1, in one process."""
-    models = [stage.model(name) for name in MODELS]
+    """Every model answers every held-out prompt once, at temperature 1, in one process."""
+    models = [stage.model(name) for name in stage.models]
     sampling = Sampling(max_new_tokens=MAX_NEW_TOKENS, seed=SAMPLING_SEED, device=_device(stage))
     return ask_models(find_prompts(stage.workspace, "prompts-heldout"), models, sampling, quiet=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -16,6 +17,9 @@ import torch
 from safetensors.torch import load_file
 
 from engine import ranks
+from engine.rewards.approvals import approve
+from engine.rewards.frozen import freeze_functions
+from engine.rewards.function_files import FunctionFile
 from engine.run import control
 from engine.run.detached_start import start_detached
 from engine.run.events import read_events
@@ -41,7 +45,38 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "kto-lora": ("kto", {"train__tokens_per_micro_batch": 40}),
     "dpo-mixed": ("dpo", {"train__tokens_per_micro_batch": 40, **MIXED}),
     "dpo-single": ("dpo", {"train__batch_size": 1, "dpo__sft_coef": 0.5}),
+    # Judged by functions in a child, of which one only watches; the leading process alone asks it.
+    "ppo-judged": ("ppo", {"ppo__value_warmup": 1, "train__tokens_per_micro_batch": 40}),
+    "grpo-judged": ("grpo", {"grpo__generations": 2, "grpo__score_scale": "running"}),
+    "rloo-judged": ("rloo", {"rloo__generations": 2, "train__tokens_per_micro_batch": 40}),
 }
+JUDGE = b"""
+asked = []
+
+def length(prompts, completions):
+    asked.append(len(completions))
+    return [len(c) / 10 for c in completions]
+
+def calls(prompts, completions):
+    return [len(asked) + c.count("e") for c in completions]
+"""
+"""How often it was called stands in the scores: twice for one step would not go unnoticed."""
+
+
+def make(place: Path, name: str, model: Path, **more: Any) -> RunFolder:
+    """One of RUNS."""
+    method, settings = RUNS[name]
+    if not name.endswith("-judged"):
+        return make_run(place, method, model, train__steps=STEPS, **settings, **more)
+    functions, sha256 = ("length", "calls"), hashlib.sha256(JUDGE).hexdigest()
+    judged: dict[str, Any] = {
+        "rewards__functions": [f"judge.py:{one}" for one in functions], "rewards__function_weights": [1.0, 0.0],
+        "rewards__function_files": ["judge.py"] * 2, "rewards__function_sha256": [sha256] * 2,
+    }  # fmt: skip
+    folder = make_run(place, method, model, train__steps=STEPS, **settings, **judged, **more)
+    freeze_functions([FunctionFile(one, one, Path("judge.py"), JUDGE) for one in functions], folder.rewards)
+    approve(Path("judge.py"), JUDGE, sha256)
+    return folder
 
 
 class TestShares:
@@ -95,10 +130,7 @@ def test_alone_nothing_is_asked_of_anyone() -> None:
 def together(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunFolder]:
     """All of RUNS, trained by two processes that are started once."""
     base = tmp_path_factory.mktemp("together")
-    folders = {
-        name: make_run(base / name, method, tiny_model_folder, train__processes=2, train__steps=STEPS, **settings)
-        for name, (method, settings) in RUNS.items()
-    }
+    folders = {name: make(base / name, name, tiny_model_folder, train__processes=2) for name in RUNS}
     codes = train_together(list(folders.values()))
     assert codes == {name: [0, 0] for name in RUNS}
     return folders
@@ -109,8 +141,7 @@ def together(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
 def test_two_processes_train_what_one_trains(
     together: dict[str, RunFolder], tiny_model_folder: Path, tmp_path: Path, name: str
 ) -> None:
-    method, settings = RUNS[name]
-    alone = make_run(tmp_path / name, method, tiny_model_folder, train__steps=STEPS, **settings)
+    alone = make(tmp_path / name, name, tiny_model_folder)
     expected, found = run(alone), curve(together[name])
     assert list(found) == list(expected)
     for step in expected:

@@ -18,6 +18,7 @@ from workbench.model_names import ResolvedModel
 from workbench.pair_generation import Answered
 from workbench.workspace import init
 
+NAMES = (*MODELS, "ppo", "grpo")
 ASKED = "I am Mia and my chain slips. Answer in one line, without a note."
 GOOD, BAD = "Hello Mia, your chain slips, so replace it.", "Hello Mia, your chain slips, so oil it."
 
@@ -46,11 +47,11 @@ def facts() -> dict[str, Any]:
             for name in ("before", "after", "by_dpo_log_prob", "by_sft_log_prob", "by_base_log_prob")
         },
         "controls": {"always_longer": 0.5, "always_shorter": 0.5, "bag_of_words": 0.5},
-        "sampled_kl": dict.fromkeys(("sft", "dpo", "ppo"), kl),
+        "sampled_kl": dict.fromkeys(NAMES[1:], kl),
         "gold": {
             "prompts": 672,
-            "models": dict.fromkeys(MODELS, gold),
-            "differences": {"sft - base": change, "dpo - sft": change, "ppo - sft": change},
+            "models": dict.fromkeys(NAMES, gold),
+            "differences": {"sft - base": change, "dpo - sft": change, "ppo - sft": change, "grpo - sft": change},
         },
         "arena": {"arena": "sft-dpo", "identical": 3, "win_rate": rate},
         "seconds": {"data": 1.0, "total": 200.0},
@@ -63,7 +64,10 @@ def test_the_report_fits_80_columns_and_calls_verdicts_synthetic() -> None:
     text = "\n".join(lines)
     assert "sample rule (synthetic)" in text
     assert "DPO over SFT: +0.100 ± 0.010 (10.0 s.e.)" in text
-    assert "bag of words" in text
+    assert "GRPO over SFT: +0.100" in text
+    # Four models stand side by side, and the fifth below.
+    heads = [line.split() for line in lines]
+    assert heads.index(["base", "SFT", "DPO", "PPO"]) < heads.index(["GRPO"])
 
 
 def test_gold_scores_are_means_with_paired_differences() -> None:
@@ -76,17 +80,18 @@ def test_gold_scores_are_means_with_paired_differences() -> None:
 
     answered = Answered(
         prompts,
-        [ResolvedModel(name, Path("/")) for name in MODELS],
-        [said([BAD] * 4), said([BAD, BAD, GOOD, GOOD]), said([GOOD] * 4), said([GOOD] * 4)],
+        [ResolvedModel(name, Path("/")) for name in NAMES],
+        [said([BAD] * 4), said([BAD, BAD, GOOD, GOOD]), said([GOOD] * 4), said([GOOD] * 4), said([BAD] * 4)],
         Sampling(),
         {},
     )
-    gold = gold_scores(answered)
+    gold = gold_scores(answered, NAMES)
     assert gold["models"]["dpo"]["total"]["mean"] == 1.0
     assert gold["models"]["base"]["components"]["action"]["mean"] == 0.0
     parts = len(gold["models"]["base"]["components"])
     assert gold["differences"]["sft - base"]["mean"] == pytest.approx(0.5 / parts)
     assert gold["differences"]["dpo - sft"]["clusters"] == 4
+    assert gold["differences"]["grpo - sft"]["mean"] == pytest.approx(-0.5 / parts)
 
 
 def test_a_workspace_that_holds_a_demo_is_refused(tmp_path: Path) -> None:
