@@ -239,3 +239,77 @@ def test_a_role_gives_back_the_one_before(tiny_model: Any) -> None:
         with roles.use(REFERENCE) as base:
             assert not torch.equal(base(ids).logits, before)
         assert torch.equal(model(ids).logits, before)
+
+
+class TestSilentGradients:
+    """Each way in which several adapters lose a gradient without an error: peft's own calls do, and roles do not."""
+
+    @pytest.fixture
+    def roles(self, tiny_model_folder: Path, tiny_model: Any, tmp_path: Path) -> RoleModel:
+        """Policy, reward and value on one base, the policy away from where it began."""
+        judge = roles_on(tiny_model, trained=REWARD)
+        shake(judge)
+        save_weights(judge, tmp_path, base_folder=tiny_model_folder, reward_head=ScalarHead(32, seed=2))
+        found = roles_on(fresh(tiny_model_folder), reward_adapters=[tmp_path], value_adapter=True)
+        shake(found, seed=4)
+        return found
+
+    @staticmethod
+    def parts(roles: RoleModel, batch: PackedBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """A loss of the policy and one of the value."""
+        return log_probs(roles, batch, POLICY).sum(), roles.hidden(batch, VALUE).square().sum()
+
+    @staticmethod
+    def gradients(roles: RoleModel) -> dict[str, torch.Tensor]:
+        """All that stand there, which are then forgotten."""
+        both = {**roles.trainable, **roles.value_weights}
+        found = {name: p.grad.clone() for name, p in both.items() if p.grad is not None}
+        for parameter in both.values():
+            parameter.grad = None
+        return found
+
+    def test_another_role_before_the_joint_backward_pass(self, roles: RoleModel, batch: PackedBatch) -> None:
+        for loss in self.parts(roles, batch):
+            loss.backward()
+        apart = self.gradients(roles)
+        policy, value = self.parts(roles, batch)
+        (policy + value).backward()
+        jointly = self.gradients(roles)
+        assert set(jointly) == set(apart) == {*roles.trainable, *roles.value_weights}
+        assert all(torch.equal(jointly[name], apart[name]) and apart[name].any() for name in apart if "lora_B" in name)
+        ids = torch.tensor([[10, 11, 12]])
+        peft: Any = roles.peft_model
+        peft.set_adapter(POLICY)
+        policy = roles.model(ids).logits.sum()
+        peft.set_adapter(VALUE)
+        (policy + roles.model(ids).logits.sum()).backward()
+        assert not any(name in roles.trainable for name in self.gradients(roles))
+
+    def test_another_role_before_activations_are_worked_again(self, roles: RoleModel, batch: PackedBatch) -> None:
+        policy, value = self.parts(roles, batch)
+        (policy + value).backward()
+        kept = self.gradients(roles)
+        roles.checkpointing = True
+        policy, value = self.parts(roles, batch)
+        with torch.no_grad():
+            log_probs(roles, batch, REFERENCE)
+        (policy + value).backward()
+        again = self.gradients(roles)
+        assert set(again) == set(kept)
+        assert all(torch.equal(again[name], kept[name]) for name in kept)
+
+    def test_a_reference_pass_while_a_gradient_is_gathered(self, roles: RoleModel, batch: PackedBatch) -> None:
+        flags = {name: p.requires_grad for name, p in roles.model.named_parameters()}
+        for role in (REFERENCE, REWARD, VALUE, POLICY):
+            self.parts(roles, batch)[1].backward()
+            with torch.no_grad():
+                log_probs(roles, batch, role)
+            assert {name: p.requires_grad for name, p in roles.model.named_parameters()} == flags
+        four = self.gradients(roles)
+        self.parts(roles, batch)[1].backward()
+        once = self.gradients(roles)
+        assert all(torch.allclose(four[name], 4 * once[name], rtol=1e-5) for name in once)
+        peft: Any = roles.peft_model
+        with peft.disable_adapter():
+            pass
+        assert not any(p.requires_grad for p in roles.value_weights.values())
