@@ -74,17 +74,21 @@ def controls(stage: Stage) -> dict[str, float]:
 
 
 def gold_scores(answered: Answered, names: Sequence[str]) -> dict[str, Any]:
-    """The rule's score of every answer: totals and components by model, and paired differences.
+    """The rule's score of every answer: totals and components by model, and paired differences; how long answers are,
+    and how many different words they have.
 
     `names` are those of the models that answered: base, sft, and what was trained from sft.
     """
     clusters = [cluster_of(prompt["tags"], prompt["id"]) for prompt in answered.prompts]
     asked = [last_user_text(prompt["prompt"]) for prompt in answered.prompts]
-    scores = {name: _scored(asked, answers) for name, answers in zip(names, answered.answers, strict=True)}
+    said = dict(zip(names, answered.answers, strict=True))
+    scores = {name: _scored(asked, answers) for name, answers in said.items()}
     totals = {name: [sum(row.values()) / len(row) for row in rows] for name, rows in scores.items()}
     models = {
         name: {
             "total": mean_estimate(totals[name], clusters).as_json(),
+            "tokens": mean_estimate([float(answer.tokens) for answer in said[name]], clusters).as_json(),
+            "distinct_words": len({word for answer in said[name] for word in answer.completion.split()}),
             "components": {
                 part: mean_estimate([row[part] for row in rows], clusters).as_json()
                 for part in (rows[0] if rows else ())

@@ -11,6 +11,8 @@ from typing import Any
 from workbench.terminal_output import Column, duration, number, table_lines
 
 SHORT = {"base": "base", "sft": "SFT", "dpo": "DPO", "ppo": "PPO", "grpo": "GRPO", "rloo": "RLOO"}
+CHANCE, TWO_SIDED = 0.5, 1.96
+"""Of a pair; and standard errors that a 95 % interval reaches to each side."""
 HIGH_WITHOUT_PREFERENCES = 0.8
 """Accuracy by log-prob above which the report says that a high accuracy after DPO proves little."""
 MODELS_A_TABLE = 4
@@ -102,11 +104,24 @@ def _gold(facts: Mapping[str, Any]) -> list[str]:
         columns = [Column("  "), *(Column(SHORT.get(name, name), right=True) for name in shown)]
         rows = [["  gold score", *(_pm(gold["models"][name]["total"]) for name in shown)]]
         rows += [[f"    {part}", *(_pm(gold["models"][name]["components"][part]) for name in shown)] for part in parts]
+        rows.append(["  tokens an answer", *(number(gold["models"][name]["tokens"]["mean"], 1) for name in shown)])
+        rows.append(["  distinct words", *(number(gold["models"][name]["distinct_words"]) for name in shown)])
         lines += table_lines(columns, rows)
     for name, one in gold["differences"].items():
         after, _, before = name.partition(" - ")
         lines.append(f"  {SHORT[after]} over {SHORT[before]}: {_change(one)}")
-    return lines
+    return [*lines, *(f"  {line}" for line in _not_claimed(facts))]
+
+
+def _not_claimed(facts: Mapping[str, Any]) -> list[str]:
+    """Components of the score that the reward model cannot tell from chance."""
+    weak = [
+        name for name, one in facts["reward"]["by_error"].items()
+        if one["mean"] is not None and one["mean"] - TWO_SIDED * (one["standard_error"] or 0.0) <= CHANCE
+    ]  # fmt: skip
+    if not weak:
+        return []
+    return [f"The reward model may be at chance on {', '.join(weak)}:", "what changes there is not its doing."]
 
 
 def _arena(facts: Mapping[str, Any]) -> list[str]:

@@ -30,7 +30,12 @@ def estimate(mean: float = 0.5) -> dict[str, Any]:
 def facts() -> dict[str, Any]:
     """A report's values as `run_demo` returns them."""
     change = {**estimate(0.1), "in_standard_errors": 10.0}
-    gold = {"total": estimate(), "components": {name: estimate() for name in ("part", "action", "form")}}
+    gold = {
+        "total": estimate(),
+        "tokens": estimate(19.25),
+        "distinct_words": 134,
+        "components": {name: estimate() for name in ("part", "action", "form")},
+    }
     kl = {"nats_per_sequence": 1.2, "standard_error": None, "nats_per_token": 0.05, "step": 40}
     rate = {"rate": 0.6, "low": 0.55, "high": 0.65, "wins": 9, "losses": 3, "ties": 3}
     return {
@@ -41,7 +46,7 @@ def facts() -> dict[str, Any]:
             "train": 4500, "held_out": 500,
         },
         "sft": {"loss_before": estimate(), "loss_after": estimate(), "difference": change},
-        "reward": {"accuracy": estimate(), "by_error": {"part": estimate(), "several": estimate()}},
+        "reward": {"accuracy": estimate(), "by_error": {"part": estimate(0.515), "several": estimate(0.9)}},
         "dpo": {
             f"accuracy_{name}": estimate(0.9)
             for name in ("before", "after", "by_dpo_log_prob", "by_sft_log_prob", "by_base_log_prob")
@@ -65,6 +70,9 @@ def test_the_report_fits_80_columns_and_calls_verdicts_synthetic() -> None:
     assert "sample rule (synthetic)" in text
     assert "DPO over SFT: +0.100 ± 0.010 (10.0 s.e.)" in text
     assert "GRPO over SFT: +0.100" in text
+    # 0.515 less 1.96 standard errors of 0.01 is below 0.5.
+    assert "The reward model may be at chance on part:" in text
+    assert [line.split() for line in lines].count(["distinct", "words", *["134"] * 4]) == 1
     # Four models stand side by side, and the fifth below.
     heads = [line.split() for line in lines]
     assert heads.index(["base", "SFT", "DPO", "PPO"]) < heads.index(["GRPO"])
@@ -88,6 +96,9 @@ def test_gold_scores_are_means_with_paired_differences() -> None:
     gold = gold_scores(answered, NAMES)
     assert gold["models"]["dpo"]["total"]["mean"] == 1.0
     assert gold["models"]["base"]["components"]["action"]["mean"] == 0.0
+    assert gold["models"]["base"]["tokens"]["mean"] == 9.0
+    # oil and replace
+    assert gold["models"]["sft"]["distinct_words"] == gold["models"]["base"]["distinct_words"] + 1
     parts = len(gold["models"]["base"]["components"])
     assert gold["differences"]["sft - base"]["mean"] == pytest.approx(0.5 / parts)
     assert gold["differences"]["dpo - sft"]["clusters"] == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from engine.methods import ppo
 from engine.methods.kl_coefficient import KlCoefficient
 from engine.methods.ppo import ProximalPolicyOptimisation
 from engine.methods.rewards import Term
@@ -17,6 +19,7 @@ from engine.methods.rollout import RolloutBatch, rollout_seeds
 from engine.methods.score_rules import ScoreRules
 from engine.model.adapters import REWARD
 from engine.model.heads import ScoreScale
+from engine.model.sampler import Completion
 from engine.run.config_ppo import PpoConfig
 from tests.engine.methods.ppo_world import MEAN, PROMPTS, STD, Stepper, capture_rollouts, make_ppo
 
@@ -139,6 +142,19 @@ def test_the_first_kl_to_the_reference_is_0_bit_for_bit(make: Make) -> None:
     method = make(shaken=False)
     list(method.updates(0))
     assert float(method.step_metrics()["objective/kl"][0]) == 0.0
+
+
+def test_rollouts_that_are_all_the_same_break_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One token each, as a policy that has collapsed would answer: nothing is divided by what is not there."""
+    monkeypatch.setattr(
+        ppo, "sample_policy", lambda roles, prompts, **_: [Completion([7], True, [-1.0])] * len(prompts)
+    )
+    stepper = Stepper(make(shaken=False, kl_coef=0.0))
+    for step in range(2):
+        for found in stepper.step(step):
+            assert all(math.isfinite(value) for value in found.values())
+    assert all(bool(gradient.isfinite().all()) for found in stepper.gradients for gradient in found.values())
+    assert all(math.isfinite(float(total)) for total, _ in stepper.method.step_metrics().values())
 
 
 class TestWhatLearnsFromWhat:
