@@ -37,7 +37,7 @@ from workbench.workspace import open_workspace
 BEGINNING_TOKENS, ANSWER_TOKENS = 12, 28
 ENDING_WORDS = 28
 """Of an answer of a pair: more than ANSWER_TOKENS tokens, as a word has one at least."""
-PAIRS, PROMPTS = 500, 480
+PAIRS, PROMPTS = 400, 480
 HELD_OUT_PAIRS, HELD_OUT_PROMPTS = 0.2, 1 / 3
 """Shares."""
 GENERATIONS, PROMPTS_A_ROUND = 4, 8
@@ -47,7 +47,7 @@ SAMPLED_KL = "kl/policy_reference_nats_per_sequence"
 COMMON = ("train.device=cpu", "train.precision=fp32", "adapter.r=8")
 REWARD = (
     f"data.max_length={BEGINNING_TOKENS + ANSWER_TOKENS}", "train.batch_size=8", "optim.lr=3e-4",
-    "evaluation.every=25",
+    "evaluation.every=20",
 )  # fmt: skip
 GRPO = (
     f"train.batch_size={PROMPTS_A_ROUND}", f"grpo.generations={GENERATIONS}", f"grpo.max_new_tokens={ANSWER_TOKENS}",
