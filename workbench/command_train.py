@@ -68,7 +68,7 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--reward", action="append", default=[], metavar="FUNCTION[:WEIGHT]",
-        help="ppo, grpo, rloo: a Python function, FILE.py:NAME or MODULE:NAME; may be repeated; the weight 0 only watches",
+        help="ppo, grpo, rloo: a Python function, FILE.py:NAME or MODULE:NAME; may be repeated; weight 0 watches",
     )  # fmt: skip
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="", help="where to train")
