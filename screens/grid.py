@@ -145,8 +145,7 @@ class Grid(ScrollView, can_focus=True):
             return
         total = self._window.rows_so_far if self._only is None else len(self._only)
         if total != self._total:
-            before, self._total = self._total, total
-            self._blocks.pop(before // BLOCK_ROWS, None)
+            self._total = total  # a block that has grown is read again, and what was read of it stays on the screen
             self._lay_out()
 
     def move_to(self, place: int) -> None:
@@ -341,6 +340,9 @@ class Grid(ScrollView, can_focus=True):
         within = place % BLOCK_ROWS
         return block[within] if block is not None and within < len(block) else None
 
+    def _is_read(self, block: int) -> bool:
+        return len(self._blocks.get(block, ())) >= min(BLOCK_ROWS, self._total - block * BLOCK_ROWS)
+
     def _want_what_is_seen(self) -> None:
         """Ask for the blocks on the screen, and the next one in the direction of travel."""
         if self._window is None or not self._total:
@@ -354,7 +356,7 @@ class Grid(ScrollView, can_focus=True):
                 self._blocks.move_to_end(block)
         most = (self._total - 1) // BLOCK_ROWS
         # What is seen comes first; what was asked for before and is not seen any more is not read.
-        self._wanted = [block for block in wanted if 0 <= block <= most and block not in self._blocks]
+        self._wanted = [block for block in wanted if 0 <= block <= most and not self._is_read(block)]
         if self._wanted and not self._reading:
             self._reading = True
             self.run_worker(self._read_wanted, exit_on_error=True)  # type: ignore[arg-type]
@@ -363,7 +365,7 @@ class Grid(ScrollView, can_focus=True):
         try:
             while self._wanted and self._window is not None:
                 block, generation, total = self._wanted.pop(0), self._generation, self._total
-                if block in self._blocks:
+                if self._is_read(block):
                     continue
                 try:
                     rows = await asyncio.to_thread(self._read_block, self._window, self._only, block, total)
@@ -373,12 +375,10 @@ class Grid(ScrollView, can_focus=True):
                     self._wanted.clear()
                     self.post_message(self.Failed(error))
                     return
-                if generation != self._generation:
-                    continue
-                if block == (total - 1) // BLOCK_ROWS and total != self._total:
-                    self._wanted.append(block)  # it was the last one, and has grown since
-                else:
+                if generation == self._generation:
                     self._keep(block, rows)
+                    if total != self._total and not self._is_read(block):
+                        self._wanted.append(block)  # it was the last one, and has grown since
         finally:
             self._reading = False
 

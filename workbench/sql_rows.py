@@ -23,10 +23,13 @@ from workbench.row_query import RowQuery
 
 CACHE = "cache"
 """Under this name the file of a native cache is attached."""
-FIRST_SCAN_ROWS = 8192
-"""The next parts of a scan are each four times as large: the first hits of a common text are there in half the time."""
+FIRST_HITS = 64
+"""More than a page: so many hits are found first, with their cells, by a scan that ends with the last of them."""
+FIRST_SCAN_ROWS = 32_768
+"""Where there are fewer hits in so many rows, a scan goes on in parts that are each four times as large."""
 SCAN_ROWS = 491_520
 """Four row groups as DuckDB writes them."""
+_INTEGERS = {f"{sign}{size}" for sign in ("", "U") for size in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")}
 _NUMBER = r"[+-]?\d{1,30}(\.\d{1,30})?([eE][+-]?\d{1,3})?"
 
 
@@ -80,6 +83,11 @@ class SqlRows:
         self._connection = connection or relation.connect(threads=1)
         self._row_connection = self._connection.cursor()
         """Rows that are read whole do not wait for pages, nor pages for them."""
+        self._first_lock = threading.Lock()
+        self._first_connection = self._connection.cursor()
+        """The first hits of a scan; this DuckDB has the file's metadata already."""
+        self._found: dict[int, Cells] = {}
+        """The cells of the first hits of the latest scan: reading their page would decode the same columns again."""
         self._scan_lock = threading.Lock()
         self._scanner: Any = None
         """A DuckDB of two threads for scans, made by the first of them: making one takes 30 ms."""
@@ -91,16 +99,17 @@ class SqlRows:
 
     def rows_at(self, numbers: Sequence[int]) -> list[Cells]:
         """The cells of these rows, in this order; needs a relation that numbers its rows."""
-        if not numbers:
-            return []
-        number = self.relation.number
-        listed = ", ".join(str(int(one)) for one in numbers)
-        found = self._fetch(
-            f"SELECT {number}, {self._cells} FROM {self.relation.sql} "
-            f"WHERE {number} BETWEEN {min(numbers)} AND {max(numbers)} AND {number} IN ({listed})"
-        )
-        by_number = {number: cells for number, *cells in found}
-        return [tuple(by_number[number]) for number in numbers if number in by_number]
+        by_number = self._found
+        missing = [number for number in numbers if number not in by_number]
+        if missing:
+            number = self.relation.number
+            listed = ", ".join(str(int(one)) for one in missing)
+            found = self._fetch(
+                f"SELECT {number}, {self._cells} FROM {self.relation.sql} "
+                f"WHERE {number} BETWEEN {min(missing)} AND {max(missing)} AND {number} IN ({listed})"
+            )
+            by_number = by_number | {number: tuple(cells) for number, *cells in found}
+        return [by_number[number] for number in numbers if number in by_number]
 
     def row(self, number: int) -> tuple[Any, ...] | None:
         """The values of one row, texts up to TEXT_CHARACTERS; None where there is no such row."""
@@ -117,9 +126,16 @@ class SqlRows:
 
         `check` is called with the first row of each part and how many it has, before they are read, and may raise.
         """
-        connection = self._scan_connection()
         where, values = self.condition(query)
         start, count = begin, FIRST_SCAN_ROWS if query.sort is None else self.count
+        if query.sort is None and self.relation.number and not begin and self.count and not should_stop():
+            check(0, min(count, self.count))
+            hits = self._first_hits(where, values)
+            start, count = hits.scanned, 4 * count
+            yield hits
+        if start >= self.count or should_stop():
+            return
+        connection = self._scan_connection()
         try:
             while start < self.count and not should_stop():
                 check(start, min(count, self.count - start))
@@ -133,8 +149,11 @@ class SqlRows:
         """(condition, values to bind) of a query."""
         parts, values = ["true"], {}
         if query.text:
-            held = " OR ".join(f"contains(lower({text_of(one)}), lower($text))" for one in self.columns)
-            parts.append(f"({self.relation.held or held})")
+            # An integer is made of digits, so it need not be written out where something else is looked for.
+            digits = set(query.text) <= set("-0123456789")
+            looked_at = [one for one in self.columns if digits or one.type not in _INTEGERS]
+            held = " OR ".join(f"contains(lower({text_of(one)}), lower($text))" for one in looked_at)
+            parts.append(f"({self.relation.held or held or 'false'})")
             values["text"] = query.text
         for place, one in enumerate(query.conditions):
             column, bound = self.columns[one.column], f"v{place}"
@@ -153,7 +172,11 @@ class SqlRows:
 
     def close(self) -> None:
         """End what is read."""
-        for connection, lock in ((self._row_connection, self._row_lock), (self._connection, self._lock)):
+        for connection, lock in (
+            (self._first_connection, self._first_lock),
+            (self._row_connection, self._row_lock),
+            (self._connection, self._lock),
+        ):
             with suppress(duckdb_error()):  # closed before
                 connection.interrupt()
             with lock:
@@ -169,6 +192,20 @@ class SqlRows:
                 # What was decoded would stay in memory, and a scan reads everything.
                 self._scanner.execute("SET enable_external_file_cache = false")
             return self._scanner.cursor()
+
+    def _first_hits(self, where: str, values: dict[str, Any]) -> Hits:
+        """The first hits, whose cells are kept; how far was looked for them."""
+        number, most = self.relation.number, min(FIRST_SCAN_ROWS, self.count)
+        # One thread and no order of its own: rows come as they stand, and the limit ends the scan.
+        statement = (
+            f"SELECT {number}, {self._cells} FROM {self.relation.sql} "
+            f"WHERE {number} BETWEEN 0 AND {most - 1} AND {where} LIMIT {FIRST_HITS}"
+        )
+        with self._first_lock:
+            found = self._first_connection.execute(statement, {**self.relation.bound, **values}).fetchall()
+        self._found = {number: tuple(cells) for number, *cells in found}
+        numbers = array("q", self._found)
+        return Hits(numbers, numbers[-1] + 1 if len(numbers) == FIRST_HITS else most)
 
     def _part(
         self, connection: Any, where: str, values: dict[str, Any], query: RowQuery, start: int, count: int

@@ -51,7 +51,7 @@ def sort_and_filter(bench: Bench) -> Iterator[Figure]:
         yield Figure("sort by an integer, to the first page", took, None, 2000, "ms")
         took = _medians(lambda: _first_page(window, WORD))
         yield Figure(f"first {PAGE_ROWS} hits of a common text", took, None, 200, "ms")
-        took = _medians(lambda: _first_page(window, f"tokens > 50 and prompt has {WORD}"))
+        took = _medians(lambda: _first_page(window, f"tokens > 50 and chosen has {WORD}"))
         yield Figure("the same among rows of a condition", took, None, 200, "ms")
     finally:
         window.close()

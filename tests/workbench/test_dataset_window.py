@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from workbench import sql_rows
 from workbench.dataset_reading import FileKind, recognise_file
 from workbench.dataset_window import CELL_CHARACTERS, RowWindow, open_window
 from workbench.dataset_window_converted import copies_folder
@@ -104,6 +105,29 @@ def test_a_filter_finds_every_row_and_only_those(tmp_path: Path, kind: str) -> N
 
 def _found(window: RowWindow, text: str) -> list[int]:
     return [number for hits in window.matching(text) for number in hits.numbers]
+
+
+def test_the_first_hits_end_the_scan_and_bring_their_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A common text is not looked for in the whole file before a page of it is there."""
+    monkeypatch.setattr(sql_rows, "FIRST_SCAN_ROWS", 2500)
+    window = _open(_numbered(tmp_path / "data", "parquet"))
+    first = next(window.matching("row 1"))
+    wanted = [n for n in range(ROWS) if str(n).startswith("1")]
+    assert list(first.numbers) == wanted[: sql_rows.FIRST_HITS]
+    assert first.scanned == first.numbers[-1] + 1
+    assert _found(window, "row 1") == wanted
+    assert next(window.matching("row 240")).scanned == 2500
+    assert _found(window, "2499") == [2499]
+
+    def never(*_: object) -> None:
+        raise AssertionError("the page was read again")
+
+    list(window.matching("row 1"))
+    monkeypatch.setattr(window._rows, "_fetch", never)  # type: ignore[attr-defined]
+    assert window.rows_at(wanted[:50]) == [(str(n), f"row {n} é") for n in wanted[:50]]
+    with pytest.raises(AssertionError, match="read again"):
+        window.rows_at([2])
+    window.close()
 
 
 def test_a_filter_finds_rows_that_are_indexed_while_it_runs(tmp_path: Path) -> None:
