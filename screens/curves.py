@@ -223,6 +223,8 @@ class Curves(Station):
         reason = self.workbench_app.here(summary.reason)
         if glance.missing and self._curves.log.metrics:
             reason = f"metrics.jsonl is gone; these are the curves read before. {reason}"
+        first = (reason, summary.note) if tone_of(summary) == "bad" else (summary.note, reason)
+        reason = " · ".join(part for part in first if part)
         _put(self.query_one("#reason", Line), reason, style or "$text-muted")
         mark, tone = {"bad": ("▲ ", "bold $error"), "good": ("✓ ", "$success")}.get(health.tone, ("", "$text-muted"))
         line, words = self.query_one("#health", Line), f"{mark}{health.words}" if health.words else ""

@@ -145,6 +145,7 @@ def describe_entry(entry: BoardEntry) -> tuple[tuple[str, str], ...]:
         "last": ", ".join(
             f"{name} {number(summary.last[name])}" for name in SHOWN.get(summary.method, ()) if name in summary.last
         ),
+        "note": summary.note,
         "tags": ", ".join(summary.tags),
         "device": summary.device,
         "created": local_time(summary.created) if summary.created else "",

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 
 from engine.run.config_alarms import PREFIX
 from workbench.errors import UsageError, WorkbenchError
+from workbench.newer_format import newer_words
 from workbench.run_list import ALIVE, RESUMABLE, Run, require_alive
 
 
@@ -48,6 +49,8 @@ def prepare_resume(run: Run, gpus: Sequence[int] = (), changes: Collection[str] 
             f"workbench runs import {run.config().run.imported.partition(':')[2]}",
         }
         raise WorkbenchError(f"run {run.id} cannot be resumed: {why.get(state.state, f'it is {state.state}')}")
+    if newer := newer_words(run.folder, state.status):
+        raise WorkbenchError(f"run {run.id} cannot be resumed: it was {newer}")
     _require_alarm_is_answered(run, changes)
     train = run.config().train
     if gpus and train.device == "cpu":

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from engine.run.folder import RunFolder
 from engine.run.status import RunState, Status, describe, read_status
 from workbench.errors import NotFound, UsageError, WorkbenchError
+from workbench.newer_format import newer_words
 from workbench.run_tags import tags_of
 from workbench.workspace import Workspace
 
@@ -143,7 +144,7 @@ class RunSummary:
     best: dict[str, Any] | None
     """{"step", "metric", "value"} where the run selects a checkpoint."""
     note: str = ""
-    """What its worker says a person should know of how it runs."""
+    """What a person should know of how it runs, as its worker says; or that a newer version wrote it."""
     alarm: str = ""
     """Which alarms stand, since when and what to do; empty where none does."""
     tags: tuple[str, ...] = ()
@@ -208,7 +209,7 @@ def summarise(run: Run) -> RunSummary:
         device=status.device if status else "",
         last={name: value for name, value in status.last.items() if value is not None} if status else {},
         best=dict(status.best) if status and status.best else None,
-        note=status.note if status else "",
+        note=newer_words(run.folder, status) or (status.note if status else ""),
         alarm=status.alarm if status else "",
         tags=tags_of(run.folder),
     )

@@ -158,9 +158,12 @@ def write_status(folder: RunFolder, status: Status) -> None:
 
 
 def read_status(folder: RunFolder) -> Status | None:
-    """The status last written; None where there is none, or it is none. Unknown keys are left out."""
+    """The status last written; None where there is none, or it is none. Unknown keys are left out.
+
+    The phase is one of PHASES, or another word where a newer program wrote it.
+    """
     content = read_json_object(folder.status_path)
-    if content is None or content.get("phase") not in PHASES:
+    if content is None or (content.get("phase") not in PHASES and not _is_newer(content)):
         return None
     known: dict[str, Any] = {}
     for name, kinds in _KINDS.items():
@@ -168,6 +171,11 @@ def read_status(folder: RunFolder) -> Status | None:
         if value is not None and isinstance(value, kinds) and not isinstance(value, bool):
             known[name] = value
     return Status(**{"run": folder.id, **known})
+
+
+def _is_newer(content: Mapping[str, Any]) -> bool:
+    schema = content.get("schema")
+    return type(schema) is int and schema > SCHEMA and isinstance(content.get("phase"), str)
 
 
 def describe(folder: RunFolder) -> RunState:
@@ -216,6 +224,8 @@ def _look(folder: RunFolder) -> RunState:
         if folder.status_path.exists():
             return RunState("interrupted", f"its status.json cannot be read; {_resume_from(folder)}")
         return RunState("interrupted", f"it was never started; {_resume_from(folder)}")
+    if status.phase not in PHASES:
+        return RunState("unknown-here", f"{status.phase}: a phase that a newer version of this program has", status)
     if status.phase in FINAL_PHASES:
         return RunState(status.phase, _final_reason(folder, status), status)
     if elsewhere := _elsewhere(status):

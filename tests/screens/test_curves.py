@@ -22,6 +22,7 @@ from screens.line import Line
 from screens.plot_widget import Plot
 from tests.screens.driving import SIZE, WIDE, check_golden, drive, sees, text_of, until
 from tests.workbench.run_folders import make_run
+from tests.workbench.test_newer_run import NEWER
 from workbench.workspace import Workspace, init
 
 RUN = "1124-dpo-test-aaa"
@@ -228,10 +229,12 @@ def test_samples_by_step(workspace: Workspace) -> None:
 
 def test_from_run_to_run(workspace: Workspace) -> None:
     recorded(workspace)
-    make_run(workspace, "1124-sft-later-bbb", created="2026-11-24T11:00:00+00:00")
+    shutil.copytree(NEWER, workspace.runs / "1130-dpo-newer-k3f")
 
     async def script(app: WorkbenchApp, pilot: Pilot[int]) -> None:
-        await sees(pilot, "1124-sft-later-bbb")
+        await sees(pilot, "1130-dpo-newer-k3f")
+        await sees(pilot, "written by a newer version of this program: what is understood")
+        await sees(pilot, "0.318")  # the last value of its loss
         await pilot.press("full_stop")
         await sees(pilot, "there is no run after this one")
         await pilot.press("comma")
