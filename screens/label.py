@@ -349,7 +349,8 @@ class Label(NotingStation):
             self.show_present()
 
     def action_freeze(self) -> None:
-        self.workbench_app.go("pairs", self.subject)
+        if self._sitting is not None:  # of a third voice, too: it is the set whose disagreements these are
+            self.workbench_app.go("pairs", self._sitting.pair_set.name)
 
     def action_report(self) -> None:
         self.workbench_app.go("compare", self.subject)

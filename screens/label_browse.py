@@ -28,6 +28,7 @@ class Browse(Dialog[int | None]):
         "Every pair of this set with what you said of it. Enter shows one: a new verdict replaces the old one, esc "
         "there goes on with what is open. / keeps the pairs whose row contains a text: flagged, skipped, a reason."
     )
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012  # of Textual's own type
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q,ctrl+c", "decline", "leave it", id="browse.leave", tooltip="Back to the pair."),
         Binding("slash", "filter", "filter", id="browse.filter", tooltip="Keep the rows that contain a text."),

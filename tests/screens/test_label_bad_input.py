@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,26 @@ def test_a_kill_while_one_types_loses_nothing_that_was_typed(tmp_path: Path) -> 
     with PtyTerminal(command) as terminal:
         terminal.sees("your answer")
         terminal.press("e", sees="Turn it slowly.")
+
+
+@pytest.mark.slow
+def test_a_link_that_dies_with_a_key_in_flight_leaves_the_verdict_or_the_pair(tmp_path: Path) -> None:
+    made = init(tmp_path / "ws")
+    create_pairs(made, "support", [CandidatePair(f"question {n}?", "yes", "no") for n in range(9)], {"made": "here"})
+    command = app_command(made.root, "--station", "label", "--subject", "support")
+    saved = []
+    for delay_s in (0.0, 0.001, 0.004, 0.016):
+        before = len(verdicts(made))
+        with PtyTerminal(command) as terminal:
+            terminal.sees(f"question {before}?")
+            terminal.sees(f"{before + 1} of 9")
+            terminal.settle(0.4)  # the guard is over
+            terminal.send("1")
+            time.sleep(delay_s)
+            terminal.close()
+            terminal.ends()
+        saved.append(len(verdicts(made)) - before)
+    assert set(saved) <= {0, 1}
+    with PtyTerminal(command) as terminal:
+        terminal.sees(f"question {sum(saved)}?")
+    assert not open_pairs(made, "support").judgments().faults
