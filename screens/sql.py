@@ -51,7 +51,7 @@ SHOWN_ROWS = 100_000
 """Rows of an answer that are shown; what is saved and exported is the whole answer."""
 MOST_COPIED = 100_000
 FIRST_QUERY = "SELECT * FROM runs"
-HINT = " enter runs it, tab completes a name, ctrl+j begins a line, ctrl+r finds a query again"
+HINT = " enter runs it · tab completes a name · ctrl+j new line · ctrl+r recalls one"
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def test_a_query_and_its_answer(
 
     async def script(app: WorkbenchApp, pilot: Any) -> None:
         await sees(pilot, "16 views")
-        assert "enter runs it" in text_of(app)
+        await check_golden("sql", pilot)
         _screen(app)._editor.put("")
         await pilot.press(*"select id, sta", "tab", *" from ru", "tab")
         assert _screen(app)._editor.text == "select id, sta from runs"
