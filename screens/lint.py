@@ -22,16 +22,19 @@ from screens.station import KNOWN_ERRORS, Station
 from screens.tasks import Task
 from screens.text_view import Block, TextView
 from workbench.dataset_store import Dataset
-from workbench.errors import NotFound
-from workbench.lint import lint, lint_told
+from workbench.errors import NotFound, WorkbenchError, some_of
+from workbench.lint import NEEDS_OTHERS, NEEDS_TOKENS, lint, lint_told
 from workbench.lint_dropping import drop_found
 from workbench.lint_findings import KINDS
 from workbench.preferences import Side
 from workbench.row_address import row_address
 from workbench.terminal_output import counted
+from workbench.token_view import TokenChoice
 from workbench.workspace import free_name, name_problem
 
 Told = dict[str, Any]
+_KEYS = {NEEDS_OTHERS: "a compares with another dataset", NEEDS_TOKENS: "m takes a model's tokenizer"}
+"""Why something was not looked for, as the app says it."""
 
 
 class Lint(Station):
@@ -46,12 +49,17 @@ class Lint(Station):
         "other or cannot be used, turns in a broken order, control characters, keys and addresses, and whether length "
         "alone tells which answer is preferred.\n\n"
         "enter goes to the rows of a finding, and there to the row itself. x makes a new dataset without the rows of "
-        "the finding under the cursor; the dataset itself is never changed. What needs another dataset or a tokenizer "
-        "is found by the command: workbench data lint N --against OTHER --model M."
+        "the finding under the cursor; the dataset itself is never changed.\n\n"
+        "a compares with other datasets, whose prompts must not be here; m reads the rows by a model's tokenizer and "
+        "template, and finds what its max_length cuts or makes equal."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "rows", id="lint.open", tooltip="The rows of the finding; the row itself."),
         Binding("x", "drop", "drop into new", id="lint.drop", tooltip="A new dataset without the rows of the finding."),
+        Binding("a", "against", "against", id="lint.against", tooltip="Compare with other datasets: what leaks."),
+        Binding(
+            "m", "model", "model", id="lint.model", tooltip="Also what a model's tokenizer and max_length make of it."
+        ),
         Binding("t", "side", "train/eval", id="lint.side", tooltip="The other side of a preference set."),
         Binding("i", "profile", "profile", show=False, id="lint.profile", tooltip="What is in it, in numbers."),
         Binding("r", "again", "look again", id="lint.again", tooltip="Look again, whatever was found before."),
@@ -61,6 +69,8 @@ class Lint(Station):
         super().__init__(subject)
         self._told: Told = {}
         self._side: Side = "train"
+        self._against: tuple[str, ...] = ()
+        self._tokens: TokenChoice | None = None
 
     def compose_body(self) -> Iterable[Widget]:
         with_rows = Vertical(
@@ -87,6 +97,35 @@ class Lint(Station):
 
     def action_again(self) -> None:
         self._look(again=True)
+
+    def action_against(self) -> None:
+        names = [name for name in (*self.workspace.names("datasets"), *self.workspace.names("prefs"))
+                 if name != self.subject]  # fmt: skip
+        question = AskText(
+            "Compare with which datasets, so that nothing leaks? Names with blanks between; empty: none.",
+            value=" ".join(self._against),
+            placeholder=" ".join(names),
+            check=lambda text: _unknown(text.split(), names),
+        )
+        self.app.push_screen(question, self._with_others)
+
+    def _with_others(self, text: str | None) -> None:
+        if text is not None:
+            self._against = tuple(dict.fromkeys(text.split()))
+            self._look()
+
+    def action_model(self) -> None:
+        question = AskText(
+            "By whose tokens, and under which max_length? A model as --model takes it; empty: none.",
+            value=f"{self._tokens.model} max_length={self._tokens.max_length}" if self._tokens else "sample",
+            check=_token_problem,
+        )
+        self.app.push_screen(question, self._with_tokens)
+
+    def _with_tokens(self, text: str | None) -> None:
+        if text is not None:
+            self._tokens = TokenChoice.parse(text) if text.strip() else None
+            self._look()
 
     def action_profile(self) -> None:
         self.workbench_app.open("profile", self.subject)
@@ -147,15 +186,20 @@ class Lint(Station):
         return self.subject in self.workspace.names("prefs")
 
     def _look(self, *, again: bool = False) -> None:
-        workspace, side = self.workspace, self._side
+        workspace, side, options = self.workspace, self._side, self._options()
 
         def work(task: Task) -> tuple[str, Told]:
             name = self.subject or next(iter((*workspace.names("datasets"), *workspace.names("prefs"))), "")
             if not name:
                 raise NotFound("no dataset yet: a adds one.")
-            return name, lint_told(workspace, name, side=side, again=again, progress=task.report)
+            return name, lint_told(workspace, name, side=side, again=again, progress=task.report, **options)
 
         self.start_task(f"looking through {self.subject or 'a dataset'}", work, self._show, failed=self._refused)
+
+    def _options(self) -> dict[str, Any]:
+        """With what it is compared, and by whose tokens."""
+        tokens = {"model": self._tokens.model, "max_length": self._tokens.max_length} if self._tokens else {}
+        return {"against": self._against, **tokens}
 
     def _refused(self, error: BaseException) -> None:
         self.say(str(error) if isinstance(error, KNOWN_ERRORS) else "", "bad")
@@ -171,9 +215,11 @@ class Lint(Station):
             ]
         )
         kinds = len(told["findings"])
+        beside = [f"against {', '.join(self._against)}"] if self._against else []
+        beside += [f"tokens of {self._tokens.model}, max_length {self._tokens.max_length:,}"] if self._tokens else []
         self.say_where(
             f"{told['dataset']} · {counted(told['rows'], 'row')}, {told['usable']:,} usable · "
-            + (counted(kinds, "finding") if kinds else "nothing was found")
+            + " · ".join([counted(kinds, "finding") if kinds else "nothing was found", *beside])
         )
         self._describe()
         self.refresh_bindings()
@@ -205,10 +251,10 @@ class Lint(Station):
         self.query_one("#about", TextView).show(_about(told, one))
 
     def _drop(self, kind: str, to: str) -> None:
-        workspace, name = self.workspace, self.subject
+        workspace, name, options = self.workspace, self.subject, self._options()
 
         def work(task: Task) -> Dataset:
-            report = lint(workspace, name, only=(kind,), progress=task.report)
+            report = lint(workspace, name, only=(kind,), progress=task.report, **options)
             return drop_found(workspace, report, (kind,), to, progress=task.report)
 
         self.start_task(f"making {to}", work, self._dropped)
@@ -221,6 +267,20 @@ def _in_the_app(remedy: str) -> str:
     """What to do, where a key does what the command's options do."""
     before, found, _ = remedy.partition("drop them into a new dataset: --drop")
     return f"{before}x drops them into a new dataset" if found else remedy
+
+
+def _unknown(names: list[str], known: list[str]) -> str:
+    wrong = next((name for name in names if name not in known), "")
+    return f"{wrong!r} is none of: {some_of(known)}" if wrong else ""
+
+
+def _token_problem(text: str) -> str:
+    try:
+        if text.strip():
+            TokenChoice.parse(text)
+    except WorkbenchError as error:
+        return str(error)
+    return ""
 
 
 def _about(told: Told, one: Told | None) -> list[Block]:
@@ -240,5 +300,5 @@ def _about(told: Told, one: Told | None) -> list[Block]:
         why.setdefault(reason, []).append(kind)
     if why:
         blocks += [Block(""), Block("not looked for", "faint")]
-        blocks += [Block(f"{', '.join(kinds)}: {reason}", "faint") for reason, kinds in why.items()]
+        blocks += [Block(f"{', '.join(kinds)}: {_KEYS.get(reason, reason)}", "faint") for reason, kinds in why.items()]
     return blocks

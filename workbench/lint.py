@@ -51,6 +51,8 @@ _KIND_OF_REASON = {
     "the last turn is not the assistant's": "role-order",
     "speaker marker inside an answer": "speaker-marker",
 }
+NEEDS_OTHERS, NEEDS_TOKENS = "needs another dataset: --against OTHER", "needs a tokenizer: --model M"
+"""Why something was not looked for."""
 _EVERY = 256
 
 
@@ -91,14 +93,33 @@ def lint(
 
 
 def lint_told(
-    workspace: Workspace, name: str, *, side: Side | None = None, again: bool = False, progress: Progress | None = None
+    workspace: Workspace,
+    name: str,
+    *,
+    side: Side | None = None,
+    against: Sequence[str] = (),
+    model: str = "",
+    max_length: int = MAX_LENGTH,
+    again: bool = False,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """What `lint` finds, as JSON, from the cache where these very rows were looked at before."""
     source = row_source(workspace, name, side)
-    other = row_source(workspace, name, "eval").sha256 if source.dataset is None else ""
+    others = [row_source(workspace, name, "eval")] if source.dataset is None else []
+    others += [one for other in against for one in against_sources(workspace, other)]
+    tokens = TokenChecks(workspace, model, max_length) if model else None
     reading = asdict(source.dataset.info.recognition) if source.dataset else {}
-    what = {"lint": source.sha256, "name": source.name, "other": other, "reading": reading}
-    return cached(what, lambda: lint(workspace, name, side=side, progress=progress).as_json(), again=again)
+    what = {
+        "lint": source.sha256, "name": source.name, "reading": reading,
+        "others": [(one.name, one.sha256) for one in others],
+        "tokenizer": (tokens.model, tokens.sha256, tokens.max_length) if tokens else (),
+    }  # fmt: skip
+
+    def work() -> dict[str, Any]:
+        found = lint(workspace, name, side=side, against=against, model=model, max_length=max_length, progress=progress)
+        return found.as_json()
+
+    return cached(what, work, again=again)
 
 
 def _scratch() -> Path:
@@ -241,9 +262,9 @@ class _Course:
     def _not_looked_for(self) -> dict[str, str]:
         why: dict[str, str] = {}
         if not self.others:
-            why |= dict.fromkeys(_LEAKS, "needs another dataset: --against OTHER")
+            why |= dict.fromkeys(_LEAKS, NEEDS_OTHERS)
         if self.tokens is None:
-            why |= dict.fromkeys(_TOKENS, "needs a tokenizer: --model M")
+            why |= dict.fromkeys(_TOKENS, NEEDS_TOKENS)
         if self._lengths.is_empty:
             why["length-bias"] = why["contradictions"] = "needs preferences"
         why |= dict.fromkeys((kind for kind in KINDS if kind not in self._wanted), "not asked for")

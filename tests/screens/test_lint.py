@@ -38,6 +38,8 @@ def workspace(tmp_path: Path) -> Workspace:
     file = made.root / "support.jsonl"
     file.write_bytes(b"".join([b"\n", *lines[:3], b"\n{torn\n", *lines[3:]]))
     add_dataset(made, file, "support")
+    (made.root / "held.jsonl").write_bytes(b"".join(lines[10:12]))
+    add_dataset(made, made.root / "held.jsonl", "held-out")
     return made
 
 
@@ -70,6 +72,32 @@ def test_findings_rows_and_the_row_itself(workspace: Workspace, size: tuple[int,
         await until(pilot, lambda: app.screen.NAME == "datasets")
 
     drive(script, workspace, size=size, station="datasets", subject="support")
+
+
+@pytest.mark.slow
+def test_what_leaks_and_what_a_tokenizer_cuts_are_asked_for_by_keys(workspace: Workspace) -> None:
+    async def script(app: WorkbenchApp, pilot: Pilot[int]) -> None:
+        await sees(pilot, "5 findings")
+        await pilot.press("a")
+        await sees(pilot, "Compare with which datasets")
+        await pilot.press(*"held", "enter")
+        await sees(pilot, "'held' is none of: held-out")
+        await pilot.press(*"-out", "enter")
+        await sees(pilot, "against held-out")
+        await sees(pilot, "leaked-rows")
+        await pilot.press("m")
+        await sees(pilot, "By whose tokens")
+        await pilot.press("end", *" max_length=20", "enter")
+        await sees(pilot, "tokens of sample, max_length 20")
+        await sees(pilot, "no-room")
+        await check_golden("lint-against", pilot)
+        app.screen.query_one("#findings", RowList).move_to("leaked-rows")
+        await pilot.press("x", "enter")
+        await until(pilot, lambda: "support-clean: 397 rows" in app.last_told)
+        await pilot.press("a", "backspace", "enter")
+        await until(pilot, lambda: "against" not in text_of(app).splitlines()[0])
+
+    drive(script, workspace, size=WIDE, station="lint", subject="support")
 
 
 def test_what_was_found_before_is_there_at_once_and_r_looks_again(
