@@ -35,6 +35,7 @@ from engine.run.cadence import (
     CHECKPOINTS_A_RUN,
     EVALUATIONS_A_RUN,
     PROBES_A_RUN,
+    pace,
     probe_stretch,
     steps_between,
 )
@@ -99,6 +100,8 @@ class TrainingLoop:
         self._machine = machine
         self._alarms = AlarmWatch(config, folder, reporter, progress.alarms)
         self._checkpoint_failures = 0
+        self._pace_s = 0.0
+        """Seconds of a step of late; 0 before the first one of this process."""
         self._saved_step = -1
         total = method.total_steps
         self._evaluate_every = steps_between(config.evaluation.every, total, times=EVALUATIONS_A_RUN)
@@ -301,7 +304,7 @@ class TrainingLoop:
     def _emit(self, step: int, metrics: dict[str, float]) -> None:
         """Write the step's line and bring status.json up to date."""
         self._reporter.metrics(step, metrics)
-        seconds = metrics.get("step_time_s", 0.0)
+        seconds = self._pace_s = pace(self._pace_s, metrics.get("step_time_s", 0.0))
         left = (self._method.total_steps - step) * seconds
         self._reporter.status(
             phase="running",

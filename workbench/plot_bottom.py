@@ -26,14 +26,18 @@ def bottom_row(scene: Scene, width: int, breaks: Sequence[int], *, plain: bool) 
             letters[place] = max(letters[place], _EVENTS[event.kind], key=_RANK.index)
             if letters[place] == _EVENTS["alarm"]:
                 tones[place] = BAD
+    free = range(width)
     end = f" {scene.x.words(scene.last_step)}"
     begin = f"{scene.x.words(scene.first_step)} " if scene.first_step else ""
     if len(begin) + len(end) < width:
         letters[: len(begin)] = begin
         letters[width - len(end) :] = end
+        free = range(len(begin), width - len(end) + 1)
     for x, broken in enumerate(breaks):
         if broken:
             letters[x >> 1], tones[x >> 1] = "X" if plain else "×", BAD
     if scene.cross is not None and scene.first_step <= scene.cross <= scene.last_step:
-        letters[scene.place(scene.cross, 2 * width) >> 1] = "┼"
+        place = scene.place(scene.cross, 2 * width) >> 1
+        if place in free:  # the ends of the axis stay to be read
+            letters[place] = "┼"
     return PlotRow(f"{scene.x.label:>6}└" + "".join(letters), bytes([LABEL]) * 7 + bytes(tones))

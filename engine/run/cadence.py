@@ -11,6 +11,8 @@ import math
 EVALUATIONS_A_RUN = 10
 CHECKPOINTS_A_RUN = 10
 PROBES_A_RUN = 4
+NEWEST_STEP_COUNTS = 0.25
+"""Of the pace that is told."""
 
 
 def steps_between(every: int, total_steps: int, *, times: int) -> int:
@@ -33,3 +35,13 @@ def probe_stretch(
         return 1
     affordable = math.floor(max_share / (1.0 - max_share) * seconds_a_step * total_steps / seconds_a_probe)
     return due_between // (max(0, affordable - 2) + 1) + 1
+
+
+def pace(before_s: float, step_s: float) -> float:
+    """Seconds of a step of late, after one more that took `step_s`; 0 for either is not known.
+
+    One slow step among others does not throw the time that is left about; a lasting change is told after a few steps.
+    """
+    if step_s <= 0:
+        return before_s
+    return before_s + NEWEST_STEP_COUNTS * (step_s - before_s) if before_s > 0 else step_s

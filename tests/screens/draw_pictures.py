@@ -4,7 +4,7 @@
     python -m tests.screens.draw_pictures FOLDER
 
 They are written to screens/pictures/. The labeling picture is of the demo's pairs under a new annotator's name; nothing
-is judged. Run it again when a screen changes.
+is judged. Several runs in the same panels are the recorded ones. Run it again when a screen changes.
 """
 
 from __future__ import annotations
@@ -12,16 +12,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import re
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sample_data import ROOT
 from screens.app import WorkbenchApp
 from workbench.run_list import all_runs
 from workbench.user_settings import UserSettings
-from workbench.workspace import Workspace, open_workspace
+from workbench.workspace import Workspace, init, open_workspace
 
 PICTURES = Path(__file__).resolve().parents[2] / "screens" / "pictures"
+OVERLAID = ("1130-grpo-grpo-rec", "1130-rloo-rloo-rec", "1130-grpo-reward-hacking-rec")
 SETTLED_S = 2.5
 """Screens read their files in threads; a picture is taken when they have had time for it."""
 
@@ -35,6 +39,8 @@ class Picture:
     subject: str = ""
     keys: tuple[str, ...] = ()
     size: tuple[int, int] = (100, 30)
+    recorded: bool = False
+    """Of the recorded runs, in a workspace of their own."""
 
 
 def pictures_of(workspace: Workspace) -> list[Picture]:
@@ -50,6 +56,8 @@ def pictures_of(workspace: Workspace) -> list[Picture]:
         Picture("launch", "launch", "preferences", size=(120, 34)),
         Picture("runs", "runs", size=(120, 30)),
         Picture("curves", "curves", latest.get("dpo", ""), size=(120, 34)),
+        Picture("curves-samples", "curves", latest.get("ppo", ""), keys=("s", "n", "n"), size=(120, 34)),
+        Picture("curves-several", "several", ",".join(OVERLAID), keys=("left",) * 9, size=(120, 34), recorded=True),
         Picture("compare", "compare", latest.get("dpo", ""), size=(120, 30)),
         Picture("palette", "home", keys=("colon", *"dpo")),
     ]
@@ -97,9 +105,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     workspace = open_workspace(args.workspace)
     args.to.mkdir(exist_ok=True)
-    for picture in pictures_of(workspace):
-        if not args.names or picture.name in args.names:
-            print(asyncio.run(draw(workspace, picture, args.to)))
+    with tempfile.TemporaryDirectory() as folder:
+        recorded = init(Path(folder) / "recorded")
+        for name in OVERLAID:
+            shutil.copytree(ROOT / "recorded_runs" / name, recorded.runs / name)
+        for picture in pictures_of(workspace):
+            if not args.names or picture.name in args.names:
+                print(asyncio.run(draw(recorded if picture.recorded else workspace, picture, args.to)))
 
 
 if __name__ == "__main__":

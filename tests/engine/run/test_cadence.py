@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.run.cadence import probe_stretch, steps_between
+from engine.run.cadence import pace, probe_stretch, steps_between
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,13 @@ def test_probes_stretch_until_they_fit_their_share(seconds_a_probe: float, expec
 
 def test_a_share_of_one_never_stretches() -> None:
     assert probe_stretch(1, 100, seconds_a_step=0.001, seconds_a_probe=60.0, max_share=1.0) == 1
+
+
+def test_the_pace_that_is_told_bears_a_slow_step_and_follows_a_lasting_change() -> None:
+    assert pace(0.0, 2.0) == 2.0, "the first step is all that is known"
+    assert pace(2.0, 0.0) == 2.0, "no step"
+    assert pace(2.0, 10.0) == 4.0
+    told = 2.0
+    for _ in range(12):
+        told = pace(told, 4.0)
+    assert 3.9 < told < 4.0
