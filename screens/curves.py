@@ -247,6 +247,7 @@ class Curves(Station):
 
     def action_view(self, view: str) -> None:
         self._view = view
+        self.say("")  # what was said of another view, the page of its panels or its crosshair, is of no use here
         for name in VIEWS:
             self.set_class(name == view, f"-{name}")
         self.refresh_bindings()

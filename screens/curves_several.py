@@ -201,6 +201,7 @@ class SeveralCurves(Station):
 
     def action_table(self) -> None:
         self._table = not self._table
+        self.say("")
         self.set_class(self._table, "-table")
         self.set_focus(self.query_one("#table") if self._table else None)
         self.refresh_bindings()

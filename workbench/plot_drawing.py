@@ -178,7 +178,9 @@ class PlotDrawing:
         rows = self._with_gutter(canvas, scale if traces else None, scene.panel.scale)
         if not traces:
             broken = sum(breaks)
-            words = f"no finite value in {broken:,}" if broken else scene.empty
+            elsewhere = any(self._metrics.get(trace.metric) for trace in scene.panel.traces)
+            empty = "no value in this part" if elsewhere else scene.empty
+            words = f"no finite value in {broken:,}" if broken else empty
             rows[height // 2] = centred(words, width + GUTTER)
         return _Ground(tuple(rows), tuple(breaks))
 

@@ -129,6 +129,12 @@ class TestPictures:
         scene = Scene(LOSS, 0, 32, empty="no values yet: first at step 10")
         check(name, picture(scene, {"loss": points(values)}, (36, 7)))
 
+    def test_a_part_without_values_says_so_and_not_that_they_are_to_come(self) -> None:
+        scene = Scene(LOSS, 50, 90, empty="no values yet: first at step 0")
+        found = picture(scene, {"loss": points([0.5, 0.4])})
+        assert "no value in this part" in found
+        assert "yet" not in found
+
     def test_a_logarithmic_axis(self) -> None:
         panel = Panel("learning_rate", (Trace("lr", ""),))
         values = [10 ** (-step / 20) for step in range(100)]
