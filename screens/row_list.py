@@ -122,6 +122,8 @@ class RowList(ScrollView, can_focus=True):
         self._all: tuple[Row, ...] = ()
         self._rows: tuple[Row, ...] = ()
         self._widths: tuple[int, ...] = ()
+        self._fitted = 0
+        """The room that these are for."""
         self._filter = ""
         self._cursor = 0
 
@@ -182,6 +184,8 @@ class RowList(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         width = self.scrollable_content_region.width
+        if width - 1 != self._fitted:  # it was filled while it was hidden, and is drawn before it hears of its size
+            self._fit(width - 1)
         if self._titles and y == 0:
             cells = [column.title for column in self._columns]
             return Strip([Segment(self._laid_out(cells), self.get_component_rich_style("row-list--title"))], width)
@@ -233,8 +237,13 @@ class RowList(ScrollView, can_focus=True):
             self.post_message(self.Moved(self, self.key))
 
     def _measure(self) -> None:
-        """Column widths by content; the flexible one gets the rest; columns are dropped where that is too little."""
+        """Lay out for the content and the room that there are now."""
         room = self.scrollable_content_region.width - 1
+        self._fit(room)
+        self.virtual_size = Size(room + 1, len(self._rows) + (1 if self._titles else 0))
+
+    def _fit(self, room: int) -> None:
+        """Column widths by content; the flexible one gets the rest; columns are dropped where that is too little."""
         wanted = [
             min(
                 column.longest,
@@ -251,8 +260,7 @@ class RowList(ScrollView, can_focus=True):
         left = room - sum(widths) - GAP * max(0, sum(map(bool, widths)) + len(flexible) - 1)
         for i in flexible:
             widths[i] = max(4, left // len(flexible))
-        self._widths = tuple(widths)
-        self.virtual_size = Size(room + 1, len(self._rows) + (1 if self._titles else 0))
+        self._widths, self._fitted = tuple(widths), room
 
     def _place(self, place: int) -> None:
         place = max(0, min(place, len(self._rows) - 1))

@@ -154,7 +154,7 @@ _TABLE: dict[str, tuple[_Wanted, ...]] = {
         _Wanted(("objective/scores", "objective/rlhf_reward"), title="objective", labels=("scores", "rlhf_reward")),
         _SAMPLED_KL,
         _Wanted(("objective/kl",), references=_ZERO),
-        _Wanted(("loss/policy_avg", "loss/value_avg"), title="loss", labels=("policy", "value")),
+        _Wanted(("loss/policy_avg", "loss/value_avg"), title="losses", labels=("policy", "value")),
         _Wanted(("val/explained_variance",), references=_ZERO),
         _Wanted(("policy/clipfrac_avg",)),
         _Wanted(("objective/response_length",)),

@@ -52,9 +52,11 @@ OF_DPO = (
     "logps/rejected", "grad_norm", "learning_rate", "tokens_per_second", "step_time_s",
 )  # fmt: skip
 KEYS = {
-    "\x1b[D": "the crosshair moves", "+": "zoom in", ">": "further along", "0": "all of the axis", "e": "smoothing",
-    "x": "another x axis", "j": "more panels", "L": "a logarithmic axis",
+    "the crosshair moves": ("", "\x1b[D"), "zoom in": ("0", "+"), "further back": ("0++", "<"),
+    "all of the axis": ("+", "0"), "smoothing": ("", "e"), "another x axis": ("", "x"), "more panels": ("", "j"),
+    "a logarithmic axis": ("", "L"),
 }  # fmt: skip
+"""What is measured: keys before it that are not, and the key."""
 SIZE = (160, 48)
 PANEL = (53, 22)
 OVERLAID = 20
@@ -197,15 +199,16 @@ def overlaid_keys(workspace: Workspace, steps: int, times: int) -> Iterator[Figu
     command = app_command(workspace.root, "--station", "several", "--subject", "/overlaid-")
     with PtyTerminal(command, size=SIZE) as terminal:
         terminal.sees(f"{OVERLAID} in the same panels")
-        for key, name in KEYS.items():
-            walls, cpus, sent = zip(*[_answered(terminal, key) for _ in range(times + 1)], strict=True)
+        for name, (before, key) in KEYS.items():
+            walls, cpus, sent = zip(*[_answered(terminal, before, key) for _ in range(times + 1)], strict=True)
             cpu = statistics.median(cpus[1:])
             yield Figure(f"{what}: {name}", statistics.median(walls[1:]), "ms", 50.0, cpu)
             yield Figure("  bytes", statistics.median(sent[1:]), "B")
 
 
-def _answered(terminal: PtyTerminal, key: str) -> tuple[float, float, int]:
+def _answered(terminal: PtyTerminal, before: str, key: str) -> tuple[float, float, int]:
     """Wall and processor time, in ms, from a key to the last byte of the answer, and its bytes."""
+    terminal.press(*before)
     terminal.settle()
     cpu, count, sent_at = _cpu_s(terminal), terminal.count, terminal.send(key)
     terminal.until(lambda: terminal.count > count, "an answer")

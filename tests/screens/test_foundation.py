@@ -100,6 +100,9 @@ class TestRowList:
                 assert f"▸name {expected} " in text_of(app)
             await pilot.press("ctrl+d")
             assert int(rows.key.removeprefix("key-")) > 1
+            wide = rows.render_line(0).text
+            rows._fit(0)  # as when it is filled while it is hidden
+            assert rows.render_line(0).text == wide, "the first line that is drawn is laid out for the room there is"
 
         drive(script, bench)
 
