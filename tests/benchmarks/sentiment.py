@@ -34,27 +34,26 @@ from workbench.run_list import Run, find_run
 from workbench.statistics import mean_estimate
 from workbench.workspace import open_workspace
 
-BEGINNING_TOKENS, ANSWER_TOKENS = 12, 28
+BEGINNING_TOKENS, ANSWER_TOKENS, NEW_TOKENS = 12, 28, 10
+"""Of a beginning, of what the reward model reads behind one in a pair, and of what the policy writes."""
 ENDING_WORDS = 28
 """Of an answer of a pair: more than ANSWER_TOKENS tokens, as a word has one at least."""
 PAIRS, PROMPTS = 400, 480
 HELD_OUT_PAIRS, HELD_OUT_PROMPTS = 0.2, 1 / 3
 """Shares."""
-GENERATIONS, PROMPTS_A_ROUND = 4, 8
+GENERATIONS, PROMPTS_A_ROUND = 8, 4
 GOLD_FILE = Path(__file__).with_name("vader_reward.py")
 GOLD = "compound"
-SAMPLED_KL = "kl/policy_reference_nats_per_sequence"
 COMMON = ("train.device=cpu", "train.precision=fp32", "adapter.r=8")
 REWARD = (
     f"data.max_length={BEGINNING_TOKENS + ANSWER_TOKENS}", "train.batch_size=8", "optim.lr=3e-4",
     "evaluation.every=20",
 )  # fmt: skip
 GRPO = (
-    f"train.batch_size={PROMPTS_A_ROUND}", f"grpo.generations={GENERATIONS}", f"grpo.max_new_tokens={ANSWER_TOKENS}",
-    "grpo.missing_eos_penalty=0", "grpo.kl_coef=0.05", "optim.lr=3e-4", "optim.schedule=constant",
-    "optim.warmup_steps=2", "evaluation.every=10", "checkpoint.every=10", "probe.every=20",
-    "probe.prompts=32", f"probe.max_new_tokens={ANSWER_TOKENS}", "probe.max_share=1", "alarm_cut_off.on_alarm=off",
-    "alarm_reward_hacking.on_alarm=note", "alarm_kl_runaway.on_alarm=note",
+    f"train.batch_size={PROMPTS_A_ROUND}", f"grpo.generations={GENERATIONS}", f"grpo.max_new_tokens={NEW_TOKENS}",
+    "grpo.missing_eos_penalty=0", "grpo.kl_coef=0.05", "optim.lr=1e-3", "optim.schedule=constant",
+    "optim.warmup_steps=2", "checkpoint.every=4", "probe.prompts=0",
+    "alarm_cut_off.on_alarm=off", "alarm_reward_hacking.on_alarm=note", "alarm_kl_runaway.on_alarm=note",
 )  # fmt: skip
 """Where nothing can end, completions that are cut off are no alarm; the others are told and do not end the proof."""
 WIDTH, HEIGHT = 66, 14
@@ -103,7 +102,7 @@ def make(model: Path, workspace: Path, rounds: int, settings: Sequence[str]) -> 
     train(
         workspace, "movie-grpo", "grpo", "--prompts", "movie-beginnings", "--eval-share", str(HELD_OUT_PROMPTS),
         "--reward-model", f"run:{judge}", "--reward", f"{GOLD_FILE}:{GOLD}:0", *common,
-        *setting_options([*GRPO, f"train.steps={rounds}", *settings]),
+        *setting_options([*GRPO, f"train.steps={rounds}", f"evaluation.every={rounds}", *settings]),
     )  # fmt: skip
 
 
@@ -204,11 +203,10 @@ def held_out_lines(measured: Mapping[int, Mapping[str, float]], proxy: str) -> l
 
     The two ends are taken as independent: the same beginnings are asked, so the true error is not larger.
     """
-    lines = [f"{'round':>5}{'proxy':>18}{'gold':>18}{'sampled KL, nats':>20}"]
+    lines = [f"{'round':>5}{'proxy':>18}{'gold':>18}{'KL of its rollouts, nats':>28}"]
     for step, found in sorted(measured.items()):
-        kl = found.get(SAMPLED_KL)
-        told = "" if kl is None else f"{kl:.2f} ± {found['kl/policy_reference_standard_error']:.2f}"
-        lines.append(f"{step:>5}{_both(found, proxy):>18}{_both(found, GOLD):>18}{told:>20}")
+        kl = f"{found['objective/kl']:.2f}" if "objective/kl" in found else ""
+        lines.append(f"{step:>5}{_both(found, proxy):>18}{_both(found, GOLD):>18}{kl:>28}".rstrip())
     first, last = measured[min(measured)], measured[max(measured)]
     for word, name in (("proxy", proxy), ("gold", GOLD)):
         key = f"eval_rewards/{name}/mean"
