@@ -34,25 +34,26 @@ from workbench.run_list import Run, find_run
 from workbench.statistics import mean_estimate
 from workbench.workspace import open_workspace
 
-BEGINNING_TOKENS, ANSWER_TOKENS, NEW_TOKENS = 12, 28, 10
+BEGINNING_TOKENS, ANSWER_TOKENS, NEW_TOKENS = 12, 28, 24
 """Of a beginning, of what the reward model reads behind one in a pair, and of what the policy writes."""
 ENDING_WORDS = 28
 """Of an answer of a pair: more than ANSWER_TOKENS tokens, as a word has one at least."""
-PAIRS, PROMPTS = 400, 480
-HELD_OUT_PAIRS, HELD_OUT_PROMPTS = 0.2, 1 / 3
+PAIRS, PROMPTS = 1000, 640
+HELD_OUT_PAIRS, HELD_OUT_PROMPTS = 0.2, 0.25
 """Shares."""
-GENERATIONS, PROMPTS_A_ROUND = 8, 4
+GENERATIONS, PROMPTS_A_ROUND = 4, 8
 GOLD_FILE = Path(__file__).with_name("vader_reward.py")
 GOLD = "compound"
 COMMON = ("train.device=cpu", "train.precision=fp32", "adapter.r=8")
 REWARD = (
-    f"data.max_length={BEGINNING_TOKENS + ANSWER_TOKENS}", "train.batch_size=8", "optim.lr=3e-4",
-    "evaluation.every=20",
+    f"data.max_length={BEGINNING_TOKENS + ANSWER_TOKENS}", "train.batch_size=8", "optim.lr=2e-4",
+    "evaluation.every=50",
 )  # fmt: skip
 GRPO = (
     f"train.batch_size={PROMPTS_A_ROUND}", f"grpo.generations={GENERATIONS}", f"grpo.max_new_tokens={NEW_TOKENS}",
-    "grpo.missing_eos_penalty=0", "grpo.kl_coef=0.05", "optim.lr=1e-3", "optim.schedule=constant",
-    "optim.warmup_steps=2", "checkpoint.every=4", "probe.prompts=0",
+    "grpo.missing_eos_penalty=0", "grpo.kl_coef=0.05", "optim.lr=3e-4", "optim.schedule=constant",
+    "optim.warmup_steps=2", "evaluation.every=20", "checkpoint.every=10", "probe.every=30",
+    "probe.prompts=32", f"probe.max_new_tokens={NEW_TOKENS}", "probe.max_share=1",
     "alarm_cut_off.on_alarm=off", "alarm_reward_hacking.on_alarm=note", "alarm_kl_runaway.on_alarm=note",
 )  # fmt: skip
 """Where nothing can end, completions that are cut off are no alarm; the others are told and do not end the proof."""
@@ -65,7 +66,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, type=Path, help="a folder")
     parser.add_argument("--workspace", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=40, help="of GRPO (default 40)")
+    parser.add_argument("--rounds", type=int, default=60, help="of GRPO (default 60)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], dest="settings", help="of both runs")
     parser.add_argument("--report", action="store_true", help="of what is there; train nothing")
@@ -102,7 +103,7 @@ def make(model: Path, workspace: Path, rounds: int, settings: Sequence[str]) -> 
     train(
         workspace, "movie-grpo", "grpo", "--prompts", "movie-beginnings", "--eval-share", str(HELD_OUT_PROMPTS),
         "--reward-model", f"run:{judge}", "--reward", f"{GOLD_FILE}:{GOLD}:0", *common,
-        *setting_options([*GRPO, f"train.steps={rounds}", f"evaluation.every={rounds}", *settings]),
+        *setting_options([*GRPO, f"train.steps={rounds}", *settings]),
     )  # fmt: skip
 
 
