@@ -25,6 +25,8 @@ from screens.pair_layout import PairLayout, PairTexts, Row, changed_cells, lay_o
 
 NAMES = ("prompt", "rule", "heading", "code", "quote", "strong", "emphasis")
 CHANGED = "changed"
+KEPT = 6
+"""Pairs whose frames are kept: undo shows one that was there before."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class PairView(Widget):
         super().__init__(id=id)
         self._texts: PairTexts | None = None
         self._laid_out: PairLayout | None = None
-        self._ahead: Ahead | None = None
+        self._made: dict[tuple[PairTexts, Size, bool], Ahead] = {}
+        """What was made ahead, the latest last."""
         self._marks = False
         self._frame: Frame | None = None
         self._look_kept: Look | None = None
@@ -122,8 +125,9 @@ class PairView(Widget):
 
     def making_ready(self, texts: PairTexts) -> Callable[[], Ahead]:
         """What a thread calls for `keep_ready`: it makes the frame of a pair, as it will be shown after this one."""
-        size, marks, look, before, made = self.size, self._marks, self._look, self._frame, self._ahead
-        same = made is not None and made[:3] == (texts, size, marks) and made.look == look
+        size, marks, look, before = self.size, self._marks, self._look, self._frame
+        made = self._made.get((texts, size, marks))
+        same = made is not None and made.look == look
 
         def make() -> Ahead:
             if same and made is not None:
@@ -140,7 +144,10 @@ class PairView(Widget):
 
     def keep_ready(self, ahead: Ahead) -> None:
         """Take what was made ahead, for when this pair is shown."""
-        self._ahead = ahead
+        self._made.pop(ahead[:3], None)
+        self._made[ahead[:3]] = ahead
+        if len(self._made) > KEPT:
+            del self._made[next(iter(self._made))]
 
     def scroll_answers(self, lines: int = 0, pages: int = 0) -> None:
         """Scroll both answers as one."""
@@ -202,11 +209,15 @@ class PairView(Widget):
             styles[f"{name} {CHANGED}"] = base + partial + changed
         return Look(styles, tuple(self.get_line_filters()), self.background_colors[1])
 
+    def _made_ahead(self) -> Ahead | None:
+        """What was made ahead of what is shown."""
+        return self._made.get((self._texts, self.size, self._marks)) if self._texts is not None else None
+
     def _lay_out(self) -> None:
-        size, ahead = self.size, self._ahead
+        size, ahead = self.size, self._made_ahead()
         if self._texts is None or not size:
             self._laid_out = None
-        elif ahead is not None and ahead[:2] == (self._texts, size):
+        elif ahead is not None:
             self._laid_out = ahead.layout
         else:
             self._laid_out = lay_out(self._texts, size.width, size.height)
@@ -218,7 +229,7 @@ class PairView(Widget):
 
     def _draw(self) -> None:
         """Draw the cells again that are not what they were."""
-        before, ahead, size = self._frame, self._ahead, self.size
+        before, ahead, size = self._frame, self._made_ahead(), self.size
         if ahead is None or self._laid_out is not ahead.layout or not self._is_as_made(ahead):
             self._frame = self._frame_now()
             regions = tuple(_regions(before, self._frame, size))
@@ -231,7 +242,7 @@ class PairView(Widget):
     def _is_as_made(self, ahead: Ahead) -> bool:
         """Whether a frame that was made ahead is what would be seen now."""
         at_first = self._top == 0 and self._prompt_top == ahead.layout.last_prompt_top
-        return at_first and ahead.marks == self._marks and ahead.look == self._look
+        return at_first and ahead.look == self._look
 
 
 def _frame(layout: PairLayout, size: Size, look: Look, top: int, prompt_top: int, marks: bool) -> Frame:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
 
+from textual._context import visible_screen_stack
 from textual.pilot import Pilot
 
 from screens.app import WorkbenchApp
@@ -67,6 +68,8 @@ async def until(
 
 def text_of(app: Any) -> str:
     """The screen as lines of text, without the blanks at their ends."""
+    # What shines through a modal that the app itself has not drawn yet is drawn here, and kept.
+    visible_screen_stack.set(app._background_screens)
     strips = app.screen._compositor.render_strips(app.size)
     return "\n".join(strip.text.rstrip() for strip in strips)
 

@@ -140,6 +140,7 @@ def test_a_verdict_is_on_the_disk_and_then_the_next_pair_which_is_ready_shows_in
         clock = HandClock()
         screen = await begin(app, pilot, clock)
         view, console, sizes = screen.query_one(PairView), Console(width=80, color_system="256"), []
+        shown: list[PairTexts] = []
 
         def sent(_: object, update: NarrowUpdate | None) -> None:
             if update is not None:
@@ -149,12 +150,13 @@ def test_a_verdict_is_on_the_disk_and_then_the_next_pair_which_is_ready_shows_in
         for _ in "123":
             following = screen._sitting.upcoming
             texts = PairTexts(following.prompt, following.left, following.right)
-            await until(pilot, lambda: view._ahead is not None and view._ahead.texts == texts)  # noqa: B023
+            coming = (texts, view.size, False)
+            await until(pilot, lambda: coming in view._made)  # noqa: B023
             await until(pilot, lambda: all(worker.is_finished for worker in app.workers if worker.group == "ahead"))
             calls.clear()
             monkeypatch.setattr(app, "_display", sent)
             await pilot.press("down")
-            await until(pilot, lambda: view._ahead.before is view._frame, "the frame after a step is compared anew")
+            await until(pilot, lambda: view._made[coming].before is view._frame, "compared anew after a step")  # noqa: B023
             assert calls["strip"] < 40
             sizes.clear()
             on_disk_when_sent.clear()
@@ -168,9 +170,16 @@ def test_a_verdict_is_on_the_disk_and_then_the_next_pair_which_is_ready_shows_in
             assert len(sizes) == 1
             assert 500 < sizes[0] < 2500
             assert on_disk_when_sent == [screen._sitting.counts.done]
+            shown.append(texts)
             del screen._prepare_next
             screen.in_quiet()
         assert gc.get_freeze_count() > 0
+        await until(pilot, lambda: all(worker.is_finished for worker in app.workers if worker.group == "ahead"))
+        calls.clear()
+        screen._prepare_next = nothing
+        await pilot.press("u")
+        await until(pilot, lambda: view.texts == shown[-2] and not screen._saving)
+        assert calls == {}, "what was shown before is kept"
 
     drive(script, made, settings=ALICE)
     assert gc.get_freeze_count() == 0, "what was there before is collected again"
