@@ -216,9 +216,10 @@ class Label(NotingStation):
         self.show_state()
         self.set_class(present is None, "-ended")
         view = self.query_one("#pair", PairView)
+        is_next = view.texts is not None and present is not None  # else the keys change, too
         view.show(_texts(present) if present else None)
         self._pair_from = 0.0
-        self.await_frame(at_once=not ended_before and view.layout_of_pair is not None)
+        self.await_frame(at_once=is_next)
         if present is None:
             self.run_worker(self._tell_end(sitting), exit_on_error=True)
         if ended_before or present is None:
