@@ -11,7 +11,7 @@ from functools import partial
 
 from screens.row_view import RowView
 from workbench.canonical_rows import RowRejected
-from workbench.dataset_window import RowWindow
+from workbench.dataset_window import TEXT_CHARACTERS, RowWindow, is_cut
 from workbench.dataset_window_subject import RowReading, Subject, raw_json, read_row
 from workbench.model_names import ResolvedModel, resolve_model
 from workbench.row_conversion import to_canonical
@@ -60,6 +60,10 @@ class RowShowing:
         if self.mode == RAW:
             return _put(f"{place} · as the file has it", RowReading(), raw_json(row))
         reading = read_row(subject, row, place)
+        if self.mode == TOKENS and is_cut(row):
+            return _put(
+                place, RowReading(reason=f"a text of more than {TEXT_CHARACTERS:,} characters: too many tokens")
+            )
         if self.mode == TOKENS and not reading.reason:
             try:
                 canonical = to_canonical(row, subject.recognition, place) if subject.recognition else row
@@ -97,5 +101,5 @@ class RowShowing:
         return self._models[name]
 
 
-def _put(title: str, reading: RowReading, raw: str) -> Put:
+def _put(title: str, reading: RowReading, raw: str = "") -> Put:
     return lambda view: view.show_row(title, reading, raw)

@@ -30,7 +30,7 @@ from screens.sql_recall import Recall
 from screens.station import KNOWN_ERRORS, Station
 from screens.tasks import Task
 from screens.text_view import Block, TextView
-from workbench.dataset_window import Cells, RowWindow, cell_of
+from workbench.dataset_window import LONGEST_CELL, Cells, RowWindow, cell_of
 from workbench.dataset_window_subject import RowReading, raw_json
 from workbench.errors import WorkbenchError
 from workbench.sql_query import QueryEnded, SqlResult, end_child, run_query, start_child
@@ -337,10 +337,11 @@ class Sql(Station):
 
 
 def _opened(result: SqlResult) -> Answer:
+    from workbench.dataset_window_cut import cut_window
     from workbench.dataset_window_parquet import ParquetWindow
 
     try:
-        window = ParquetWindow(result.path)
+        window = (cut_window if result.longest > LONGEST_CELL else ParquetWindow)(result.path)
         return Answer(result, window, window.rows(0, BLOCK_ROWS))
     except BaseException:
         result.close()

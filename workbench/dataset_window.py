@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 CELL_CHARACTERS = 4096
 """So much of a cell is read for a grid; `row` reads more."""
 TEXT_CHARACTERS = 1_000_000
-"""So much of one text is read for a whole row."""
+"""So much of one text is read for a whole row; how long it is, is said behind that."""
+STATED = 40
+"""What is said takes fewer characters than this."""
+LONGEST_CELL = 16_000_000
+"""Bytes. A Parquet file with a longer text is not decoded in this process, which has 250 MB."""
 Cells = tuple[str | None, ...]
 """One row of a grid; None is NULL, which is not the empty text."""
 
@@ -147,7 +151,10 @@ def open_window(path: Path, kind: FileKind) -> RowWindow:
         from workbench.dataset_window_parquet import ParquetWindow
         from workbench.file_trial import try_file
 
-        try_file(path)
+        if try_file(path) > LONGEST_CELL:
+            from workbench.dataset_window_cut import cut_window
+
+            return cut_window(path)
         return ParquetWindow(path)
     if kind.format == "jsonl" and not kind.gzipped:
         from workbench.dataset_window_jsonl import JsonLinesWindow
@@ -208,12 +215,21 @@ def cell_of(value: Any) -> str | None:
 def bounded(value: Any, limit: int = TEXT_CHARACTERS) -> Any:
     """`value` with every text in it cut to `limit` characters; a cut one says how long it was."""
     if isinstance(value, str):
-        return value if len(value) <= limit else f"{value[:limit]}… ({len(value):,} characters)"
+        return value if len(value) <= limit + STATED else f"{value[:limit]}… ({len(value):,} characters)"
     if isinstance(value, list):
         return [bounded(item, limit) for item in value]
     if isinstance(value, dict):
         return {key: bounded(item, limit) for key, item in value.items()}
     return value
+
+
+def is_cut(value: Any) -> bool:
+    """Whether some text in a row of `RowWindow.row` is only a beginning."""
+    if isinstance(value, dict):
+        return any(map(is_cut, value.values()))
+    if isinstance(value, list):
+        return any(map(is_cut, value))
+    return isinstance(value, str) and len(value) > TEXT_CHARACTERS
 
 
 def holds(value: Any, wanted: str) -> bool:

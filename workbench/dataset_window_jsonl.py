@@ -38,8 +38,9 @@ from workbench.sql_rows import SqlRows, duckdb_error
 
 _FIRST_BYTES = 1 << 18
 _CHUNK_BYTES = 1 << 24
-_LONGEST_LINE = 64_000_000
-"""A longer line is not parsed for showing."""
+LONGEST_LINE = 32_000_000
+"""Of a longer line only the beginning is read: a text of Python's takes up to four bytes a character."""
+_EXCERPT_BYTES = 4096
 _SAMPLE_ROWS = 256
 _SAMPLE_BYTES = 4_000_000
 _SCAN_ROWS = 4096
@@ -105,11 +106,11 @@ class JsonLinesWindow(RowWindow):
 
     def row(self, number: int) -> dict[str, Any]:
         for place, line in self._lines(number, 1):
-            value = _parsed(line)
+            value = self._value_of(place, line)
             if isinstance(value, dict):
                 found: dict[str, Any] = bounded(value)
                 return found
-            raise UnreadableData(f"{self.path}, {self.place(place)}: {value}: {excerpt(line.strip())}")
+            raise UnreadableData(f"{self.path}, {self.place(place)}: {value}: {_beginning(line)}")
         raise UnreadableData(f"{self.path} has no row {number + 1:,}; it has {self.rows_so_far:,}.")
 
     def matching(self, text: str, should_stop: Callable[[], bool] = lambda: False) -> Generator[Hits, None, None]:
@@ -131,7 +132,7 @@ class JsonLinesWindow(RowWindow):
     def stored_rows(self) -> Iterator[tuple[int, tuple[Any, ...]]]:
         """(bytes, what the native cache holds of it) of every row: cells, other columns' texts, whether unreadable."""
         names = [column.name for column in self.columns]
-        for _, line in self._lines(0, self.rows_so_far):
+        for number, line in self._lines(0, self.rows_so_far):
             value = _parsed(line)
             if isinstance(value, dict):
                 cells = [cell_of(value.pop(name, None)) for name in names]
@@ -139,7 +140,7 @@ class JsonLinesWindow(RowWindow):
                 yield len(line), (*cells, others or None, False)
             else:
                 whole = line.decode("utf-8", "replace")
-                yield len(line), (*self._cells_of(0, line), [whole], True)
+                yield len(line), (*self._cells_of(number, line), [whole], True)
 
     def _move_over(self) -> None:
         """In a thread: find rows by the cache from here on, once there is one."""
@@ -229,7 +230,7 @@ class JsonLinesWindow(RowWindow):
                     begin = int(self._parts[part].starts[within])
                     if begin != at:
                         file.seek(begin)
-                    line = file.readline(_LONGEST_LINE + 1)
+                    line = file.readline(LONGEST_LINE + 1)
                     at = begin + len(line)
                     yield number, line
         except OSError as error:
@@ -242,11 +243,21 @@ class JsonLinesWindow(RowWindow):
         return part, number - (self._ends[part - 1] if part else 0)
 
     def _cells_of(self, number: int, line: bytes, *, whole: bool = False) -> Cells:
-        value = _parsed(line)
+        value = self._value_of(number, line)
         if isinstance(value, dict):
             cells = (cell_of(value.get(column.name)) for column in self.columns)
             return tuple(cells) if whole else tuple(map(_cut, cells))
-        return (f"✗ {value}: {excerpt(line.strip())}", *(None for _ in self.columns[1:]))
+        return (f"✗ {value}: {_beginning(line)}", *(None for _ in self.columns[1:]))
+
+    def _value_of(self, number: int, line: bytes) -> dict[str, Any] | str:
+        """The object of a row, or in words why there is none."""
+        if len(line) <= LONGEST_LINE:
+            return _parsed(line)
+        part, within = self._part_of(number)
+        after = [*self._parts[part].starts[within + 1 : within + 2]]
+        after += [found.starts[0] for found in self._parts[part + 1 : part + 2]]
+        size = int(after[0] if after else self._identity.bytes) - int(self._parts[part].starts[within])
+        return f"a line of {size / 1e6:,.0f} MB, of which only the beginning is read"
 
     def _columns_of_sample(self) -> tuple[WindowColumn, ...]:
         sample: list[dict[str, Any]] = []
@@ -333,8 +344,8 @@ class _Indexing:
 
 def _parsed(line: bytes) -> dict[str, Any] | str:
     """The object of a line, or in words why there is none."""
-    if len(line) > _LONGEST_LINE:
-        return f"longer than {_LONGEST_LINE // 1_000_000} MB, not shown"
+    if len(line) > LONGEST_LINE:
+        return "too long"
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -344,6 +355,10 @@ def _parsed(line: bytes) -> dict[str, Any] | str:
             return "invalid UTF-8"
         return "invalid JSON" if line.endswith(b"\n") else "torn last line"
     return value if isinstance(value, dict) else "not an object"
+
+
+def _beginning(line: bytes) -> str:
+    return excerpt(line[:_EXCERPT_BYTES].strip())
 
 
 def _holds(line: bytes, wanted: str) -> bool:

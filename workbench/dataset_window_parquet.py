@@ -41,9 +41,15 @@ T = TypeVar("T")
 class ParquetWindow(RowWindow):
     """The rows of a Parquet file."""
 
-    def __init__(self, path: Path, *, decode_json: bool = False) -> None:
-        """With `decode_json`, columns of DuckDB's type JSON are values, as our own converted files hold them."""
-        self.path = path
+    def __init__(
+        self, path: Path, *, decode_json: bool = False, original: FileIdentity | None = None, note: str = ""
+    ) -> None:
+        """With `decode_json`, columns of DuckDB's type JSON are values, as our own converted files hold them.
+
+        `original` is the file of which `path` is a copy, which is asked whether it is still the same.
+        """
+        self.path = original.path if original else path
+        self._original, self._note = original, note
         self._identity: FileIdentity = identity_of(path)
         self._decode_json = decode_json
         self._moving = threading.Lock()
@@ -66,6 +72,10 @@ class ParquetWindow(RowWindow):
     @property
     def rows_so_far(self) -> int:
         return self._count
+
+    @property
+    def note(self) -> str:
+        return self._note
 
     @property
     def from_cache(self) -> bool:
@@ -116,8 +126,7 @@ class ParquetWindow(RowWindow):
         def check(start: int, count: int) -> None:
             nonlocal where
             where = f"rows {start + 1:,} to {start + count:,}"
-            self._identity.require()
-            native_cache.hold()
+            self._require()
 
         while True:
             rows = self._rows
@@ -132,8 +141,7 @@ class ParquetWindow(RowWindow):
                 self._leave_cache(rows)
 
     def _read(self, read: Callable[[SqlRows], T], where: str) -> T:
-        self._identity.require()
-        native_cache.hold()
+        self._require()
         while True:
             rows = self._rows
             try:
@@ -142,6 +150,13 @@ class ParquetWindow(RowWindow):
                 if rows is self._rows and (rows.relation.attached is None or self._closed):
                     raise _unreadable(self.path, where, error) from error
                 self._leave_cache(rows)  # or it was closed under this reading, because reading has moved over
+
+    def _require(self) -> None:
+        """Before anything is read: the file is still the same, and what is made in the background waits."""
+        self._identity.require()
+        if self._original is not None:
+            self._original.require()
+        native_cache.hold()
 
     def _move_over(self) -> None:
         """In a thread: read the cache from here on, once there is one."""

@@ -41,6 +41,13 @@ def quote_identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def longest_text(columns: Iterable[tuple[str, str]]) -> str:
+    """The SQL of how many bytes the longest text has, of columns that are given as (name, type); 0 without any."""
+    length = {"VARCHAR": "strlen", "BLOB": "octet_length"}
+    longest = [f"max({length[kind]}({quote_identifier(name)}))" for name, kind in columns if kind in length]
+    return f"greatest(0, {', '.join(longest)})" if longest else "0"
+
+
 def literal_path(path: Path) -> str:
     """`path` so that read_parquet and its kin take it for one file: their pattern characters are put in brackets."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))

@@ -123,14 +123,14 @@ class _Child:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._held_until = 0.0
+        self._ready = False
+        """Whether the child dies with this process; before that it must not be stopped."""
         self.stopped = False
 
     def hold(self) -> None:
         with self._lock:
             self._held_until = time.monotonic() + PAUSE_S
-            if self._process is not None and not self.stopped:
-                self.stopped = True
-                self._process.send_signal(signal.SIGSTOP)
+            self._stop()
 
     def run(self, request: dict[str, Any]) -> bool:
         """Start it when nobody reads, and wait for its end; whether it has made what was asked."""
@@ -138,15 +138,22 @@ class _Child:
             time.sleep(_LOOK_EVERY_S)
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "workbench.native_cache_child"],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=child_environment(),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=child_environment(),
             start_new_session=True,  # Ctrl+C of the terminal is not for it
         )  # fmt: skip
         with self._lock:
-            self._process, self.stopped = process, False
+            self._process, self.stopped, self._ready = process, False, False
         try:
             assert process.stdin is not None
+            assert process.stdout is not None
             with process.stdin, suppress(BrokenPipeError):
                 process.stdin.write(json.dumps(request).encode())
+            with process.stdout:
+                ready = bool(process.stdout.read(1))
+            with self._lock:
+                self._ready = ready
+                if time.monotonic() < self._held_until:  # somebody has read meanwhile
+                    self._stop()
             while process.poll() is None:
                 self._go_on()
                 if free_bytes() < LEAST_FREE_BYTES:
@@ -163,6 +170,11 @@ class _Child:
         if process is not None:
             process.kill()
             process.wait()
+
+    def _stop(self) -> None:
+        if self._process is not None and self._ready and not self.stopped:
+            self.stopped = True
+            self._process.send_signal(signal.SIGSTOP)
 
     def _go_on(self) -> None:
         with self._lock:

@@ -31,6 +31,7 @@ def main() -> int:
     die_with_parent()
     if os.getppid() != request["parent"]:
         return 1  # it has died before that
+    os.write(1, b"\n")  # from here on it may be stopped: it would not outlive its parent
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workbench.duckdb_connection import longest_text
 from workbench.sql_isolation import MEMORY_BYTES, forbid_files, limit_process, program_places
 
 _EXACT = re.compile(
@@ -32,6 +33,8 @@ _NOT_EXACT = re.compile(
 _LEAST_OBJECT_BYTES, _MOST_OBJECT_BYTES = 1 << 16, 1 << 26
 """DuckDB allocates twice the longest object that it may meet, for each thread and file: so no more than a file has."""
 _ROW_GROUP_ROWS = 8192
+_LONG_BYTES = 16_000_000
+"""A column of a row group that is smaller holds no text that is too long for the app."""
 _SNIFFED_BYTES = 32_000_000
 """A file up to this size is read whole to learn the types of its columns, a larger one in its first 20,480 rows."""
 
@@ -100,6 +103,7 @@ def answer_of(request: dict[str, Any], sources: Sequence[Source], folder: Path) 
     return {
         "columns": [{"name": name, "type": kind, "text": stored and not exact(kind)} for name, kind in columns],
         "rows": count,
+        "longest": _longest(connection, folder / request["file"]) if stored else 0,
         "notes": notes,
     }
 
@@ -194,6 +198,16 @@ def _run(connection: Any, request: dict[str, Any], folder: Path) -> tuple[list[t
     """(columns, rows) of the result, which is written."""
     columns = _columns_of(connection, request["query"])
     return columns, _write(connection, request, columns, folder / request["file"])
+
+
+def _longest(connection: Any, file: Path) -> int:
+    """Bytes of the longest text of a result; 0 where the file says that none can be long."""
+    query = "SELECT coalesce(max(total_uncompressed_size), 0) FROM parquet_metadata($file)"
+    if connection.execute(query, {"file": str(file)}).fetchall()[0][0] < _LONG_BYTES:
+        return 0
+    described = connection.execute("DESCRIBE SELECT * FROM read_parquet($file)", {"file": str(file)}).fetchall()
+    query = f"SELECT {longest_text((name, kind) for name, kind, *_ in described)} FROM read_parquet($file)"
+    return int(connection.execute(query, {"file": str(file)}).fetchall()[0][0] or 0)
 
 
 def _columns_of(connection: Any, query: str) -> list[tuple[str, str]]:

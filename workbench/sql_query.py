@@ -72,6 +72,8 @@ class SqlResult:
     """Whether the limit was reached, so that there may be more."""
     seconds: float
     notes: tuple[str, ...] = ()
+    longest: int = 0
+    """Bytes of its longest text, where it has one of more than 16 MB or may have; else 0."""
     _folder: Path | None = field(default=None, repr=False)
 
     def close(self) -> None:
@@ -149,7 +151,17 @@ def run_query(
         rows = int(answer["rows"])
         cut = bool(limit) and rows >= limit
         seconds = time.monotonic() - started
-        return SqlResult(query, folder / name, columns, rows, cut, seconds, (*problems, *answer["notes"]), folder)
+        return SqlResult(
+            query,
+            folder / name,
+            columns,
+            rows,
+            cut,
+            seconds,
+            (*problems, *answer["notes"]),
+            int(answer["longest"]),
+            folder,
+        )
     except BaseException:
         if folder is not None:
             end_child(child)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.run.user_cache import user_cache_folder
-from workbench.dataset_window import CELL_CHARACTERS, TEXT_CHARACTERS, Cells, Hits, WindowColumn
+from workbench.dataset_window import CELL_CHARACTERS, STATED, TEXT_CHARACTERS, Cells, Hits, WindowColumn
 from workbench.duckdb_connection import quote_identifier
 from workbench.row_query import RowQuery
 
@@ -263,9 +263,15 @@ def _key_of(column: WindowColumn) -> str:
     return text_of(column) if nested else name
 
 
+def stated(name: str, most: int = TEXT_CHARACTERS) -> str:
+    """The SQL of a text (a quoted name) cut to `most` characters, with its length behind it where it was longer."""
+    said = f"left({name}, {most}) || '… (' || format('{{:,}}', length({name})) || ' characters)'"
+    return f"CASE WHEN length({name}) > {most + STATED} THEN {said} ELSE {name} END"
+
+
 def _whole(column: WindowColumn) -> str:
     name = quote_identifier(column.name)
-    return f"left({name}, {TEXT_CHARACTERS})" if column.type == "VARCHAR" else name
+    return stated(name) if column.type == "VARCHAR" else name
 
 
 def duckdb_error() -> type[Exception]:

@@ -1,16 +1,18 @@
 """Inspecting ten million rows: first rows, pages, sort, filter, an index of JSON lines, and the end of a runaway query.
 
-    python -m tests.benchmarks.inspect_speed [--rows 10000000] [--keep FOLDER] [--only WHAT]
+    python -m tests.benchmarks.inspect_speed [--rows 10000000] [--keep FOLDER] [--only WHAT] [--peers FOLDER]
 
 Prints medians of five beside the targets; nothing is asserted. The figures of the app are taken over a pseudo-terminal
 as in `app.py`, a blank Textual app subtracted; harlequin and visidata are timed on the same file where they are
-installed. (It is not called inspect.py: a script in this folder would then import it in the place of Python's own.)
+installed, on the PATH or in the folder of programs that --peers names, each for at most five minutes. (It is not called
+inspect.py: a script in this folder would then import it in the place of Python's own.)
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shutil
 import signal
 import statistics
@@ -21,13 +23,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.benchmarks.app import TIMES, Bench, Figure, first_rows, page_down
+from tests.benchmarks.app import TIMES, Bench, Figure, first_rows, harlequin, page_down, rss_mb
 from tests.benchmarks.grid_data import PAGE_ROWS, WORD
 from tests.screens.pty_terminal import PtyTerminal
+from workbench.cache_room import native_folder
 from workbench.child_programs import child_environment
 from workbench.dataset_reading import FileKind
 from workbench.dataset_window import RowWindow, open_window
 from workbench.dataset_window_jsonl import JsonLinesWindow
+from workbench.dataset_window_parquet import ParquetWindow
 from workbench.row_query import rows_of_query
 
 LINES_BYTES = 300_000_000
@@ -37,6 +41,8 @@ RUNAWAYS = {
     "a recursion": "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT max(n) FROM r",
     "a sort": "SELECT * FROM range(2000000000) ORDER BY hash(range)",
 }
+CACHE_S = 900.0
+"""A native cache is waited for so long."""
 BEGUN_S = 1.5
 """A query has run so long when it is ended."""
 
@@ -55,6 +61,32 @@ def sort_and_filter(bench: Bench) -> Iterator[Figure]:
         yield Figure("the same among rows of a condition", took, None, 200, "ms")
     finally:
         window.close()
+
+
+def native_cache_figures(bench: Bench) -> Iterator[Figure]:
+    """The native cache: how long it takes to make and how large the child grows; then the same from it."""
+    bench.large()
+    file = bench.folder / f"rows-{bench.rows}.parquet"
+    window = ParquetWindow(file)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    at = time.monotonic()
+    window.speed_up()
+    while not window.from_cache and time.monotonic() - at < CACHE_S:
+        time.sleep(0.2)
+    assert window.from_cache, f"no cache after {CACHE_S:.0f} s"
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    note = f"{used.ru_utime - before:.0f} s of the processor" if used.ru_utime - before > 1 else "found, not made"
+    yield Figure("native cache, niced, to its use", time.monotonic() - at, None, float("inf"), "s", note)
+    yield Figure("  memory of its child", used.ru_maxrss / 1000, None, 512, "MB")
+    size = window._rows.relation.attached
+    yield Figure("  its size", (size.stat().st_size if size else 0) / 1e6, None, float("inf"), "MB")
+    rows = window.rows_so_far
+    places = iter(range(0, rows - PAGE_ROWS, max(1, rows // 50)))
+    yield Figure("  a page anywhere", _medians(lambda: window.rows(next(places), PAGE_ROWS)), None, 10, "ms")
+    yield Figure("  the last page", _medians(lambda: window.rows(rows - PAGE_ROWS, PAGE_ROWS)), None, 20, "ms")
+    yield Figure("  sort by an integer", _medians(lambda: _first_page(window, "sort -tokens")), None, 1000, "ms")
+    yield Figure("  first hits of a common text", _medians(lambda: _first_page(window, WORD)), None, 50, "ms")
+    window.close()
 
 
 def json_lines(bench: Bench) -> Iterator[Figure]:
@@ -92,19 +124,34 @@ def runaways(bench: Bench) -> Iterator[Figure]:
 
 def visidata(bench: Bench) -> Iterator[Figure]:
     """visidata on the same file, once: from its start to the first rows."""
+    if not shutil.which("vd"):
+        return
     bench.large()
     file = bench.folder / f"rows-{bench.rows}.parquet"
     with PtyTerminal([shutil.which("vd") or "", str(file)], size=(120, 40)) as terminal:
         begun = time.monotonic()
-        terminal.until(lambda: "forum" in terminal.text, "visidata's rows", 600)
+        terminal.until(lambda: "forum" in terminal.text, "visidata's rows", 300)
         yield Figure("visidata, to its first rows", 1000 * (time.monotonic() - begun), None, float("inf"), "ms")
+        yield Figure("  its memory there", rss_mb(terminal), None, float("inf"), "MB")
+
+
+def pages(bench: Bench) -> Iterator[Figure]:
+    """Pages of the app from the Parquet file itself."""
+    shutil.rmtree(native_folder(), ignore_errors=True)
+    yield from page_down(bench)
+
+
+def cached_pages(bench: Bench) -> Iterator[Figure]:
+    """Pages of the app from the native cache, a moment after it was found."""
+    if any(native_folder().glob("*.duckdb")):
+        yield from page_down(bench, 3.0, "page down, cached", 10)
 
 
 FIGURES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
-    "first": first_rows, "pages": page_down, "sort": sort_and_filter, "lines": json_lines, "sql": runaways,
+    "first": first_rows, "pages": pages, "sort": sort_and_filter, "cache": native_cache_figures, "cached": cached_pages,
+    "lines": json_lines,
+    "sql": runaways, "visidata": visidata, "harlequin": harlequin,
 }  # fmt: skip
-if shutil.which("vd"):
-    FIGURES["visidata"] = visidata
 
 
 def _first_page(window: RowWindow, line: str) -> None:
@@ -158,14 +205,21 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--keep", type=Path, help="a folder for the data, used again the next time")
     parser.add_argument("--only", choices=list(FIGURES), action="append")
+    parser.add_argument("--peers", type=Path, help="where the programs harlequin and vd are")
     args = parser.parse_args()
     folder = args.keep or Path(tempfile.mkdtemp(prefix="inspect-speed-"))
     folder.mkdir(parents=True, exist_ok=True)
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    if args.peers:
+        os.environ["PATH"] = f"{args.peers}{os.pathsep}{os.environ['PATH']}"
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {args.rows:,} rows; medians of {TIMES}")
     try:
         for name in args.only or FIGURES:
-            for figure in FIGURES[name](Bench(folder, args.rows)):
-                print(figure.line(), flush=True)
+            try:
+                for figure in FIGURES[name](Bench(folder, args.rows)):
+                    print(figure.line(), flush=True)
+            except AssertionError as error:  # a program that was not there in its time
+                print(f"{name}: not measured: {str(error).splitlines()[0][:200]}", flush=True)
     finally:
         if args.keep is None:
             shutil.rmtree(folder, ignore_errors=True)

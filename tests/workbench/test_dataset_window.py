@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from workbench import sql_rows
+from workbench import dataset_window_jsonl, sql_rows
 from workbench.dataset_reading import FileKind, recognise_file
 from workbench.dataset_window import CELL_CHARACTERS, RowWindow, open_window
 from workbench.dataset_window_converted import copies_folder
@@ -214,6 +214,21 @@ def test_a_large_cell_is_cut_for_the_grid_and_bounded_for_the_row(tmp_path: Path
     assert 1_000_000 <= len(window.row(0)["text"]) < 1_000_100
     lines = _open(_json_lines(tmp_path / "a.jsonl", [{"text": "ab" * 1_000_000}, {"text": "c"}]))
     assert lines.rows(0, 9) == [("ab" * (CELL_CHARACTERS // 2),), ("c",)]
+
+
+def test_of_a_line_that_is_too_long_the_beginning_is_shown_with_its_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset_window_jsonl, "LONGEST_LINE", 1_000_000)
+    window = _open(_json_lines(tmp_path / "a.jsonl", [{"a": "first"}, {"a": "long" * 500_000}, {"a": "last"}]))
+    cells = [row[0] for row in window.rows(0, 9)]
+    assert cells[::2] == ["first", "last"]
+    assert str(cells[1]).startswith('✗ a line of 2 MB, of which only the beginning is read: {"a":"longlong')
+    with pytest.raises(UnreadableData, match="line 2: a line of 2 MB"):
+        window.row(1)
+    assert _found(window, "LAST") == [2]
+    assert _found(window, "longlong") == [1]
+    window.close()
 
 
 def test_columns_of_any_name_and_number(tmp_path: Path) -> None:
