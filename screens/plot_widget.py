@@ -6,6 +6,7 @@ is drawn.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from rich.segment import Segment
@@ -34,12 +35,16 @@ from workbench.plot_canvas import (
 from workbench.plot_drawing import PlotDrawing
 from workbench.plot_rows import PlotRow, changed_spans
 from workbench.plot_scene import Scene
+from workbench.text_wrapping import cells as cell_len
 
 _CLASSES = {
     REFERENCE: "reference", FAINT: "faint", LINE: "line", SECOND: "second", THIRD: "third", HELD_OUT: "held-out",
     BAD: "bad", LABEL: "label", TITLE: "title", VALUE: "value",
     **{tone: f"run-{place}" for place, tone in enumerate(RUNS)},
 }  # fmt: skip
+
+
+_SAME_TONE = re.compile(rb"(.)\1*", re.DOTALL)
 
 
 class Plot(Widget):
@@ -95,13 +100,12 @@ class Plot(Widget):
 
     def _strip(self, row: PlotRow) -> Strip:
         segments = [Segment(row.wide, self._ink(row.wide_tone))] if row.wide else []
-        begin = 0
-        tones = row.tones
-        for place in range(1, len(tones) + 1):
-            if place == len(tones) or tones[place] != tones[begin]:
-                segments.append(Segment(row.text[begin:place], self._ink(tones[begin])))
-                begin = place
-        return Strip(segments).adjust_cell_length(self.size.width, self._ink(BLANK))
+        for same in _SAME_TONE.finditer(row.tones):
+            begin, end = same.span()
+            segments.append(Segment(row.text[begin:end], self._ink(row.tones[begin])))
+        # Measured once: Textual would measure every piece.
+        strip = Strip(segments, cell_len(row.wide) + cell_len(row.text))
+        return strip.adjust_cell_length(self.size.width, self._ink(BLANK))
 
     def _ink(self, tone: int) -> Style:
         if tone not in self._inks:

@@ -34,7 +34,10 @@ class TerminalDoor(LineFilter):
         text = segment.text
         if segment.control or (text.isascii() and text.isprintable()):
             return segment
-        if _MAYBE_UNSAFE.search(text):
+        if not _MAYBE_UNSAFE.search(text):
+            if not self.ascii_only:
+                return segment
+        else:
             text = "".join(letter for letter in text if safe(letter) == letter)
         if self.ascii_only:
             text = to_ascii(text)
