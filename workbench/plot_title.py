@@ -42,7 +42,7 @@ def title_parts(panel: Panel, unit: str, values: Sequence[LastValue], width: int
     shown = 1
     while shown < len(values) and cell_len(_legend(values[: shown + 1], False, plain)) <= room:
         shown += 1
-    legend = _legend(values[:shown], False, plain)
+    legend = _legend(values[:shown], False, plain, alone=len(values) == 1)
     return cut(left, width - cell_len(legend) - 3), legend
 
 
@@ -50,8 +50,9 @@ def _fits(title: str, legend: str, width: int) -> bool:
     return cell_len(safe(title)) + 2 + cell_len(legend) < width
 
 
-def _legend(values: Sequence[LastValue], with_labels: bool, plain: bool) -> str:
-    if len(values) == 1 and values[0][0] not in POINTS:
+def _legend(values: Sequence[LastValue], with_labels: bool, plain: bool, *, alone: bool = True) -> str:
+    """A value each; one that is `alone` in its panel needs no mark, unless it is the letter of a run."""
+    if len(values) == 1 and alone and values[0][0] in _LEGEND:
         return values[0][2]
     marks = _PLAIN_LEGEND if plain else _LEGEND
     parts = []
