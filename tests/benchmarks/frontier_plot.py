@@ -22,21 +22,30 @@ def draw(rows: Sequence[Mapping[str, str]]) -> str:
 def _plot(rows: Sequence[Mapping[str, str]]) -> list[str]:
     points = [(math.sqrt(max(0.0, float(row["kl_nats"]))), float(row["gold"]), MARKS[row["method"]]) for row in rows]
     right = max(x for x, _, _ in points) * 1.02 or 1.0
-    low = math.floor(min(y for _, y, _ in points) * 50) / 50
-    high = math.ceil(max(y for _, y, _ in points) * 50) / 50
+    low, high, below = _range([y for _, y, _ in points], [y for _, y, mark in points if mark != MARKS["sft"]])
     field = [[" "] * WIDTH for _ in range(HEIGHT)]
     for x, y, mark in points:
         column = round(x / right * (WIDTH - 1))
-        line = round((high - y) / ((high - low) or 1.0) * (HEIGHT - 1))
+        line = min(HEIGHT - 1, round((high - y) / ((high - low) or 1.0) * (HEIGHT - 1)))
         there = field[line][column]
         field[line][column] = mark if there in (" ", mark) else SHARED
     marks = ", ".join(f"{mark} {method.upper()}" for method, mark in MARKS.items())
-    lines = [f"gold score of held-out answers   ({marks}, {SHARED} several)"]
+    far = f"; S lies below, at {below:.3f}" if below else ""
+    lines = [f"gold score of held-out answers   ({marks}, {SHARED} several{far})"]
     for number, cells in enumerate(field):
         value = high - (high - low) * number / (HEIGHT - 1)
         label = f"{value:.3f}" if number % 4 == 0 or number == HEIGHT - 1 else ""
         lines.append(f"{label:>6} │{''.join(cells)}".rstrip())
     return [*lines, *_axis(right)]
+
+
+def _range(everything: Sequence[float], trained: Sequence[float]) -> tuple[float, float, float]:
+    """Both ends of the axis of scores; the lowest score, too, where it lies so far below that it has no room there."""
+    lowest = min(everything)
+    low, high = math.floor(min(trained, default=lowest) * 200) / 200, math.ceil(max(everything) * 200) / 200
+    if lowest < low - (high - low):
+        return low, high, lowest
+    return min(low, math.floor(lowest * 200) / 200), high, 0.0
 
 
 def _axis(right: float) -> list[str]:
@@ -56,7 +65,7 @@ def _axis(right: float) -> list[str]:
 
 def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:
     lines = [
-        f"{'':<5} {'setting':<18} {'gold over SFT, each seed ± s.e.':<40} {'KL, nats, each seed':<22} {'tokens':>6}",
+        f"{'':<5} {'setting':<22} {'gold over SFT, each seed ± s.e.':<40} {'KL, nats, each seed':<22} {'tokens':>6}",
     ]
     groups: dict[tuple[str, str, str], list[Mapping[str, str]]] = {}
     for row in rows:
@@ -71,5 +80,5 @@ def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:
         kl = "  ".join(f"{float(row['kl_nats']):.2f}" for row in members)
         tokens = fmean(float(row["tokens"]) for row in members)
         name = f"{setting} = {value}" if setting else "where all begin"
-        lines.append(f"{method.upper():<5} {name:<18} {over:<40} {kl:<22} {tokens:>6.1f}")
+        lines.append(f"{method.upper():<5} {name:<22} {over:<40} {kl:<22} {tokens:>6.1f}")
     return lines
