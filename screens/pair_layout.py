@@ -8,7 +8,8 @@ all of it are functions of their arguments, for any thread. Refuses to know abou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -29,8 +30,8 @@ EMPTY = "(empty)"
 GAP = " │ "
 EDGE = (" ", "")
 SIDES = ("left", "right")
-_DRAWN = dict.fromkeys(map(ord, "│─┬┴▼▲·"))
-"""Signs of our own, one cell each."""
+_MAYBE_WIDE = re.compile(r"[^\x00-\x7f│─┬┴▼▲·]")
+"""What may not be one cell; the signs of our own are."""
 
 
 class PairTexts(NamedTuple):
@@ -135,25 +136,27 @@ def lay_out(texts: PairTexts, width: int, height: int) -> PairLayout:
 
 def changed_cells(was: Row, now: Row, width: int) -> tuple[int, int]:
     """The first cell that differs and the one behind the last; a line with signs that may be wide differs whole."""
-    if not (was.text.translate(_DRAWN).isascii() and now.text.translate(_DRAWN).isascii()):
+    before, after = was.text, now.text
+    if _MAYBE_WIDE.search(before) or _MAYBE_WIDE.search(after):
         return 0, width
-    first = _alike(was.pieces, now.pieces)
-    turned = [tuple((text[::-1], style) for text, style in reversed(row.pieces)) for row in (was, now)]
-    last = max(len(was.text), len(now.text)) - (_alike(*turned) if len(was.text) == len(now.text) else 0)
+    first = _alike(zip(was.pieces, now.pieces, strict=False), 1)
+    last = max(len(before), len(after))
+    if len(before) == len(after):
+        last -= _alike(zip(reversed(was.pieces), reversed(now.pieces), strict=False), -1)
     return min(first, width - 1), min(max(last, first + 1), width)
 
 
-def _alike(one: tuple[tuple[str, str], ...], two: tuple[tuple[str, str], ...]) -> int:
-    """How many cells from the beginning are the same, in text and style."""
+def _alike(couples: Iterable[tuple[tuple[str, str], tuple[str, str]]], step: int) -> int:
+    """How many cells are the same, in text and style, from the beginning on, or with -1 from the end."""
     same = 0
-    for (text, style), (other, its_style) in zip(one, two, strict=False):
+    for (text, style), (other, its_style) in couples:
         if style != its_style:
             break
-        same += next(
-            (n for n, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other))
-        )
-        if text != other:
-            break
+        if text == other:
+            same += len(text)
+            continue
+        letters = zip(text[::step], other[::step], strict=False)
+        return same + next((n for n, (a, b) in enumerate(letters) if a != b), min(len(text), len(other)))
     return same
 
 
