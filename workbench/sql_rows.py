@@ -222,7 +222,7 @@ class SqlRows:
             f"WHERE {number} BETWEEN {start} AND {start + count - 1} AND {where} ORDER BY {self._order(query)}"
         )
         found = connection.execute(statement, values).fetchnumpy()["number"]
-        numbers.frombytes(found.astype("int64").tobytes())
+        numbers.frombytes(memoryview(found.astype("int64", copy=False)).cast("B"))
         return numbers
 
     def _order(self, query: RowQuery) -> str:
