@@ -266,6 +266,11 @@ METRICS: dict[str, MetricInfo] = {info.name: info for info in TABLE}
 """By name, without held-out names and standard errors: `metric_info` derives those."""
 
 
+OF_THE_MACHINE = frozenset(
+    {"tokens_per_second", "step_time_s", "peak_memory_bytes", "probe/seconds", "mfu"}
+    | {name for name in METRICS if name.startswith("gpu/")}
+)
+"""What says how a run ran and not what it learned: the rest is the same for the same run.toml, bit for bit on a CPU."""
 PER_SOURCE = (
     "loss", "preference_loss", "nll_loss", "mean_token_accuracy", "accuracy", "rewards/accuracies", "objective/scores",
     "reward",

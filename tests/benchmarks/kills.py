@@ -23,9 +23,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from engine.run.metric_names import OF_THE_MACHINE
+
 METHODS = ("sft", "reward", "dpo")
 STEPS = 20
-TIMINGS = {"tokens_per_second", "step_time_s", "peak_memory_bytes", "probe/seconds"}
 LONGEST_S = 120.0
 
 
@@ -160,7 +161,7 @@ def _compare(folder: Any, whole: _Whole, figures: Figures) -> None:
         written = json.loads(line)
         if "metrics" not in written:
             continue
-        figures_of_step = {key: value for key, value in written["metrics"].items() if key not in TIMINGS}
+        figures_of_step = {key: value for key, value in written["metrics"].items() if key not in OF_THE_MACHINE}
         if (step := written["step"]) in first:
             again.add(step)
             if figures_of_step != first[step]:
@@ -174,7 +175,7 @@ def curve_of(folder: Any) -> dict[int, dict[str, float]]:
     from engine.run.metrics_log import read_metrics
 
     return {
-        line.step: {name: value for name, value in line.metrics.items() if name not in TIMINGS}
+        line.step: {name: value for name, value in line.metrics.items() if name not in OF_THE_MACHINE}
         for line in read_metrics(folder.metrics_path)
     }
 

@@ -18,12 +18,12 @@ from engine.run.config import ON_ROLLOUTS
 from engine.run.config_toml import read_config
 from engine.run.events import read_events
 from engine.run.folder import RunFolder
+from engine.run.metric_names import OF_THE_MACHINE
 from engine.run.metrics_log import read_metrics
 from engine.run.resume_settings import change_settings, changes_of
 from engine.run.status import describe, new_status, read_status, write_status
 from tests.engine.run_maker import make_run, write_rows
 
-TIMINGS = {"tokens_per_second", "step_time_s", "peak_memory_bytes", "probe/seconds"}
 KL = "kl/policy_reference_nats_per_sequence"
 
 
@@ -37,7 +37,7 @@ def run(folder: RunFolder) -> dict[int, dict[str, float]]:
 
 def curve(folder: RunFolder) -> dict[int, dict[str, float]]:
     return {
-        line.step: {name: value for name, value in line.metrics.items() if name not in TIMINGS}
+        line.step: {name: value for name, value in line.metrics.items() if name not in OF_THE_MACHINE}
         for line in read_metrics(folder.metrics_path)
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.run.config import METHODS
-from engine.run.metric_names import METRICS, TABLE, metric_info, source_family
+from engine.run.metric_names import METRICS, OF_THE_MACHINE, TABLE, metric_info, source_family
 
 
 def test_names_are_unique_and_complete() -> None:
@@ -65,3 +65,8 @@ def test_unknown_names_are_unknown() -> None:
     assert metric_info("made_up") is None
     assert metric_info("eval_made_up") is None
     assert metric_info("eval_eval_loss") is None
+
+
+def test_what_is_of_the_machine_are_metrics_and_nothing_that_was_learned() -> None:
+    assert METRICS.keys() >= OF_THE_MACHINE >= {"gpu/load", "mfu", "step_time_s"}
+    assert not OF_THE_MACHINE & {"loss", "grad_norm", "num_tokens", "probe/completion_length"}
