@@ -9,7 +9,8 @@ left without a style.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from rich.color import ColorSystem
 from rich.console import Console
@@ -20,6 +21,11 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widget import Widget
 
+_OFF = {
+    "1": "22", "2": "22", "3": "23", "4": "24", "5": "25", "6": "25", "7": "27", "8": "28", "9": "29",
+    "21": "24", "51": "54", "52": "54", "53": "55",
+}  # fmt: skip
+"""Each attribute, and what takes it off; 22 takes off bold and dim."""
 Span = tuple[int, int, int]
 """A line, its first cell that changes, and the one behind the last."""
 Piece = tuple[int, int, Strip]
@@ -68,7 +74,7 @@ class _Pen:
                 continue
             codes = Strip.render_ansi(style, self._colours) if style is not None else ""
             if codes != self._codes:
-                parts.append(f"\x1b[{'0;' if self._codes and codes else ''}{codes or 0}m")
+                parts.append(_way(self._codes, codes))
                 self._codes = codes
             parts.append(text)
         return "".join(parts)
@@ -77,6 +83,42 @@ class _Pen:
         """What ends the style."""
         ended, self._codes = ("\x1b[0m" if self._codes else ""), ""
         return ended
+
+
+class _Codes(NamedTuple):
+    """A style as the terminal is told it."""
+
+    attributes: tuple[str, ...]
+    foreground: str
+    background: str
+
+
+@lru_cache(4096)
+def _way(before: str, after: str) -> str:
+    """The shortest sequence that leads from one style to another: only what differs, or all of it anew."""
+    if not before or not after:
+        return f"\x1b[{after or 0}m"
+    had, has = _read_codes(before), _read_codes(after)
+    off = dict.fromkeys(_OFF[one] for one in had.attributes if one not in has.attributes)
+    told = [*off, *(one for one in has.attributes if one not in had.attributes or _OFF[one] in off)]
+    told += [has.foreground or "39"] if has.foreground != had.foreground else []
+    told += [has.background or "49"] if has.background != had.background else []
+    return f"\x1b[{min(';'.join(told), '0;' + after, key=len)}m" if told else ""
+
+
+def _read_codes(codes: str) -> _Codes:
+    attributes, foreground, background = [], "", ""
+    rest = codes.split(";")
+    while rest:
+        size = {"5": 3, "2": 5}.get(rest[1], 1) if rest[0] in ("38", "48") and len(rest) > 1 else 1
+        group, rest = ";".join(rest[:size]), rest[size:]
+        if group in _OFF:
+            attributes.append(group)
+        elif group[0] == "4" or group.startswith("10"):
+            background = group
+        else:
+            foreground = group
+    return _Codes(tuple(attributes), foreground, background)
 
 
 class NarrowCompositor(Compositor):

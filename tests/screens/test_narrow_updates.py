@@ -12,7 +12,7 @@ from textual.geometry import Region
 from textual.screen import Screen
 from textual.widgets import Static
 
-from screens.narrow_updates import NarrowCompositor, NarrowUpdate, draw_now
+from screens.narrow_updates import NarrowCompositor, NarrowUpdate, _way, draw_now
 from tests.screens.pty_terminal import Drawing
 
 SIZE = (30, 8)
@@ -89,3 +89,59 @@ def test_what_is_drawn_at_once_is_sent_in_one_frame_and_not_again() -> None:
             assert len(frames) == 2
 
     asyncio.run(script())
+
+
+def test_a_change_of_style_says_only_what_differs() -> None:
+    grey, bold = "38;5;188;48;5;16", "1;38;5;188;48;5;16"
+    assert _way("", grey) == f"\x1b[{grey}m"
+    assert _way(grey, "") == "\x1b[0m"
+    assert _way(grey, bold) == "\x1b[1m"
+    assert _way(bold, grey) == "\x1b[22m"
+    assert _way("1;2;38;5;188", "2;38;5;188") == "\x1b[22;2m", "what 22 took off, too, is put on again"
+    assert _way(bold, "4;38;2;1;2;3;48;5;16") == "\x1b[22;4;38;2;1;2;3m"
+    assert _way("4;31", "41") == "\x1b[0;41m", "all anew where that is shorter"
+    assert _way("1;4", "4;1") == ""
+    assert _way("97;107", "97") == "\x1b[49m"
+
+
+def test_the_terminal_is_in_the_same_style_as_if_all_were_told_anew() -> None:
+    numbers = random.Random(7)
+    colours = ["", "38;5;188", "38;5;7", "38;2;1;2;3", "31", "97", "39"]
+    grounds = ["", "48;5;16", "48;2;9;8;7", "41", "107", "49"]
+    before, state = "", Sgr()
+    for _ in range(500):
+        attributes = numbers.sample(["1", "2", "3", "4", "7", "9"], numbers.randint(0, 3))
+        after = ";".join(code for code in [*attributes, numbers.choice(colours), numbers.choice(grounds)] if code)
+        state.take(_way(before, after).removeprefix("\x1b[").removesuffix("m"))
+        anew = Sgr()
+        anew.take(f"0;{after}" if after else "0")
+        assert state.__dict__ == anew.__dict__, (before, after)
+        before = after
+
+
+class Sgr:
+    """What a terminal makes of the numbers that set its style."""
+
+    def __init__(self) -> None:
+        self.on: set[str] = set()
+        self.foreground = self.background = ""
+
+    def take(self, numbers: str) -> None:
+        rest = numbers.split(";") if numbers else []
+        while rest:
+            code = rest.pop(0)
+            if code in ("38", "48"):
+                size = 2 if rest[0] == "5" else 4
+                code, rest = ";".join([code, *rest[:size]]), rest[size:]
+            if code == "0":
+                self.__init__()  # type: ignore[misc]
+            elif code in ("22", "23", "24", "27", "29"):
+                self.on -= {"22": {"1", "2"}, "23": {"3"}, "24": {"4"}, "27": {"7"}, "29": {"9"}}[code]
+            elif len(code) == 1:
+                self.on.add(code)
+            elif code[0] in "39" and not code.startswith("39"):
+                self.foreground = code
+            elif code == "39":
+                self.foreground = ""
+            else:
+                self.background = "" if code == "49" else code
