@@ -198,22 +198,28 @@ def fill_together(many: Sequence[tuple[Columns, Points]]) -> None:
     for k, (_, points) in enumerate(many):
         begin = bisect_left(points.steps, one.first_step, 0, counts[k])
         end = bisect_right(points.steps, one.last_step, begin, counts[k])
-        steps = np.frombuffer(points.steps[begin:end], np.int64)
-        np.add(np.searchsorted(steps, bounds), offset, out=places[k])
+        if end > begin and points.steps[end - 1] - points.steps[begin] == end - begin - 1:
+            # A value at every step: where each is needs no search.
+            np.clip(bounds - points.steps[begin], 0, end - begin, out=places[k])
+        else:
+            places[k] = np.searchsorted(np.frombuffer(points.steps[begin:end], np.int64), bounds)
+        places[k] += offset
         parts.append(points.values[begin:end])
         offset += end - begin
     values = np.frombuffer(b"".join(parts), np.float64)
-    if not len(values) or not np.isfinite(values).all():
-        for columns, points in many:
-            columns.follow(points)
-        return
     new = places[:, 1:] - places[:, :-1]
     there = new > 0
     starts, ends = places[:, :-1][there], places[:, 1:][there]
+    with np.errstate(all="ignore"):
+        totals = np.add.reduceat(values, starts) if len(values) else values
+    if not len(values) or not np.isfinite(totals).all():  # what is no finite number is none in its sum either
+        for columns, points in many:
+            columns.follow(points)
+        return
     found = np.full((5, len(many), width), NAN)
     for place, some in enumerate((
         np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts), values[starts], values[ends - 1],
-        np.add.reduceat(values, starts),
+        totals,
     )):  # fmt: skip
         found[place][there] = some
     found[4][~there] = 0.0

@@ -12,10 +12,11 @@ from functools import lru_cache
 from typing import Any
 
 from workbench.curve_columns import Axis, Columns
-from workbench.plot_canvas import DOTS, DOWN, FAINT, REFERENCE, Canvas
+from workbench.plot_canvas import DOTS, DOWN, FAINT, REFERENCE, RUNS, Canvas
 
 MANY_CURVES = 6
 """From so many curves on a panel is drawn so; numpy is imported for it."""
+TONES = RUNS[-1] + 1
 _FARTHEST = 1e6
 """Dots from the canvas at which a curve is as good as gone."""
 
@@ -113,7 +114,9 @@ def _joined(np: Any, tops: Any, bottoms: Any, firsts: Any, lasts: Any, table: _T
     tops, bottoms = tops.copy(), bottoms.copy()
     k, x = np.nonzero(table.joins)
     x0 = table.before[k, x]
-    y = _between(np, x0, lasts[k, x0], x, firsts[k, x], x - 1)
+    y = lasts[k, x0]
+    if len(table.gaps[0]):  # else every column is joined to the one beside it
+        y = _between(np, x0, y, x, firsts[k, x], x - 1)
     top, bottom = tops[k, x], bottoms[k, x]
     tops[k, x] = np.minimum(top, np.where(y < top, y + 1, top))
     bottoms[k, x] = np.maximum(bottom, np.where(y > bottom, y - 1, bottom))
@@ -155,10 +158,11 @@ def _put(np: Any, canvas: Canvas, x: Any, tops: Any, bottoms: Any, tones: Any) -
     dots = _filled(np, x, tops, bottoms, high, wide).reshape(cells) * np.array(DOTS, np.uint8).T[None, :, None, :]
     halves = dots[..., 0] | dots[..., 1]
     bits = halves[:, 0] | halves[:, 1] | halves[:, 2] | halves[:, 3]
-    weightiest = np.zeros(bits.shape, np.uint8)
-    for tone in np.unique(tones).tolist():  # they rise
-        own = tones == tone
-        weightiest[_filled(np, x[own] >> 1, tops[own] >> 2, bottoms[own] >> 2, *bits.shape)] = tone
+    # The cells of every tone at once, a layer for each; of those that lie over each other the weightiest shows.
+    layer = tones * (canvas.height + 1)
+    layers = _filled(np, x >> 1, layer + (tops >> 2), layer + (bottoms >> 2), TONES * (canvas.height + 1), canvas.width)
+    layers = layers.reshape(TONES, canvas.height + 1, canvas.width)[:, :-1]
+    weightiest = (layers * np.arange(TONES, dtype=np.uint8)[:, None, None]).max(axis=0)
     for row in range(canvas.height):
         old_bits, old_tones = np.frombuffer(canvas.bits[row], np.uint8), np.frombuffer(canvas.tones[row], np.uint8)
         gives_way = (bits[row] > 0) & (old_tones == REFERENCE)

@@ -71,6 +71,7 @@ def test_dot_for_dot_as_one_after_the_other(smooth: bool, log: bool) -> None:
 def test_filled_together_as_each_by_itself(window: tuple[int, int]) -> None:
     draw = random.Random(1)
     curves = [points_of(random.Random(seed), draw.choice(COUNTS), seed) for seed in range(8)]
+    curves += [Points(array("q", range(first, first + 500)), array("d", range(500))) for first in (0, 300)]
     for some in (curves, [curve for curve in curves if all(map(math.isfinite, curve.values))]):
         many = [(Columns(*window, 33), points) for points in some]
         fill_together(many)
