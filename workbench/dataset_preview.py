@@ -18,6 +18,7 @@ from workbench.dataset_intake import first_events
 from workbench.dataset_reading import FileKind, RawRow, place_word, read_rows, recognise_file
 from workbench.dataset_shapes import Recognition, column_kinds, recognise
 from workbench.dataset_store import default_name
+from workbench.dataset_window_cut import readable_here
 from workbench.dataset_window_subject import RowReading, canonical_reading
 from workbench.errors import UnreadableData, UsageError, WorkbenchError
 from workbench.hub_dataset import parse_source
@@ -88,7 +89,7 @@ def preview(source: str, mapping: str = "") -> Preview:
         several = files_of_pattern(source)
         path = several[0] if several else Path(os.path.abspath(os.path.expanduser(source)))
         kind = recognise_file(path)
-        events = first_events(read_rows(path, kind))
+        events = first_events(read_rows(readable_here(path) if kind.format == "parquet" else path, kind))
     except (WorkbenchError, OSError) as error:
         absolute = os.path.abspath(os.path.expanduser(source))
         return Preview(source, name, source_problem=str(error).replace(absolute, source))

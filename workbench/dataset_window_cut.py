@@ -13,20 +13,30 @@ import secrets
 from pathlib import Path
 
 from workbench.cache_room import NEW, copies_folder, make_room, remove
-from workbench.dataset_window import TEXT_CHARACTERS, identity_of
+from workbench.dataset_window import LONGEST_CELL, TEXT_CHARACTERS, identity_of
 from workbench.dataset_window_parquet import ParquetWindow
 from workbench.errors import UnreadableData
-from workbench.file_trial import run_child
+from workbench.file_trial import run_child, try_file
 
 
 def cut_window(path: Path) -> ParquetWindow:
     """The rows of `path` with texts of at most TEXT_CHARACTERS; UnreadableData where the copy cannot be made."""
     identity = identity_of(path)
+    note = f"texts of more than {TEXT_CHARACTERS:,} characters are cut, and say how long they are"
+    return ParquetWindow(_copy_of(path), original=identity, note=note)
+
+
+def readable_here(path: Path) -> Path:
+    """A Parquet file that this process can read row by row: `path`, or the copy of it where a text is too long."""
+    return _copy_of(path) if try_file(path) > LONGEST_CELL else path
+
+
+def _copy_of(path: Path) -> Path:
+    identity = identity_of(path)
     copy = copies_folder() / f"{identity.key('cut 1')}.parquet"
     if not copy.is_file():
         _make(path, identity.bytes, copy)
-    note = f"texts of more than {TEXT_CHARACTERS:,} characters are cut, and say how long they are"
-    return ParquetWindow(copy, original=identity, note=note)
+    return copy
 
 
 def _make(path: Path, size: int, copy: Path) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pytest
@@ -38,16 +38,22 @@ def _file(path: Path, word: str = "fine", rows: int = 300) -> Path:
     return path
 
 
-def _counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """How each child that is started from here on was asked."""
+def _tried_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Trials happen in this process, where the mark is a child's death; how each was asked for."""
     asked: list[str] = []
-    run = file_trial.subprocess.run
 
-    def count(command: list[str], **options: Any) -> Any:
-        asked.append(command[5])
-        return run(command, **options)
+    def here(path: Path, how: str, target: str = "") -> subprocess.CompletedProcess[bytes]:
+        asked.append(how)
+        content = path.read_bytes()
+        late = crashing_parser.LATE_MARK.encode() in content and how == "whole"
+        if crashing_parser.MARK.encode() in content or late:
+            return subprocess.CompletedProcess([], -signal.SIGSEGV, b"")
+        if how == "cut":
+            cut(path, Path(target))
+        return subprocess.CompletedProcess([], 0, b"%d" % read(path, whole=how == "whole"))
 
-    monkeypatch.setattr(file_trial.subprocess, "run", count)
+    monkeypatch.setattr(file_trial, "run_child", here)
+    monkeypatch.setattr("workbench.dataset_window_cut.run_child", here)
     return asked
 
 
@@ -56,24 +62,17 @@ def test_a_file_that_kills_its_reader_is_never_opened_here(workspace: Workspace,
     with pytest.raises(UnreadableData, match=r"bad\.parquet cannot be opened: .* ended by SIGSEGV"):
         add_dataset(workspace, path, "d")
     assert workspace.names("datasets") == []
-    with pytest.raises(UnreadableData, match="SIGSEGV"):
-        open_window(path, PARQUET)
     assert "SIGSEGV" in preview(str(path)).source_problem
+    torn = _file(tmp_path / "torn.parquet")
+    torn.write_bytes(torn.read_bytes()[:-100] + os.urandom(96) + b"PAR1")
     with pytest.raises(UnreadableData, match="cannot be read as Parquet"):
-        _damaged(tmp_path / "torn.parquet")
-
-
-def _damaged(path: Path) -> None:
-    _file(path)
-    content = path.read_bytes()
-    path.write_bytes(content[:-100] + os.urandom(96) + b"PAR1")
-    open_window(path, PARQUET)
+        open_window(torn, PARQUET)
 
 
 def test_a_file_that_was_tried_is_not_tried_again_until_it_changes(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = _counted(monkeypatch)
+    asked = _tried_here(monkeypatch)
     path = _file(tmp_path / "good.parquet")
     assert preview(str(path)).can_be_added
     add_dataset(workspace, path, "d")
@@ -92,7 +91,7 @@ def test_of_a_large_file_the_ends_are_tried_first_and_all_of_it_before_more_than
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_trial, "AT_ONCE_BYTES", 0)
-    asked = _counted(monkeypatch)
+    asked = _tried_here(monkeypatch)
     path = _file(tmp_path / "late.parquet", crashing_parser.LATE_MARK)
     open_window(path, PARQUET).close()
     rows = read_rows(path, PARQUET)
@@ -103,7 +102,7 @@ def test_of_a_large_file_the_ends_are_tried_first_and_all_of_it_before_more_than
 
 
 def test_a_cache_that_cannot_be_written_costs_one_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = _counted(monkeypatch)
+    asked = _tried_here(monkeypatch)
     (tmp_path / "cache").write_bytes(b"not a folder")
     path = _file(tmp_path / "good.parquet")
     for _ in range(2):
@@ -114,17 +113,13 @@ def test_a_cache_that_cannot_be_written_costs_one_trial(tmp_path: Path, monkeypa
 def test_texts_that_are_too_long_are_cut_in_a_copy_and_say_how_long_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def here(path: Path, how: str, target: str = "") -> subprocess.CompletedProcess[bytes]:
-        if how == "cut":
-            cut(path, Path(target))
-        return subprocess.CompletedProcess([], 0, b"%d" % read(path, whole=how == "whole"))
-
-    monkeypatch.setattr(file_trial, "run_child", here)
-    monkeypatch.setattr("workbench.dataset_window_cut.run_child", here)
+    _tried_here(monkeypatch)
     monkeypatch.setattr("workbench.dataset_window.LONGEST_CELL", 1_100_000)
     path = tmp_path / "long.parquet"
     rows = "(1, 'é' || repeat('ab', 600000), [1, 2]), (2, 'short', NULL), (3, repeat('x', 1000020), [3])"
     duckdb.execute(f"COPY (FROM (VALUES {rows}) t(n, text, list)) TO '{path}' (FORMAT parquet)")
+    monkeypatch.setattr("workbench.dataset_window_cut.LONGEST_CELL", 1_100_000)
+    assert "… (1,200,001 characters)" in str(preview(str(path), "text=text").rows[0].reading)
     window = open_window(path, PARQUET)
     assert "cut" in window.note
     assert window.rows(0, 3)[1:] == [("2", "short", None), ("3", "x" * CELL_CHARACTERS, "[3]")]
