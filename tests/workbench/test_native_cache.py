@@ -35,6 +35,7 @@ def small_files_have_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(native_cache, "LEAST_BYTES", 0)
     monkeypatch.setattr(native_cache, "PAUSE_S", 0.05)
+    monkeypatch.setattr(native_cache, "START_S", 0.0)
     monkeypatch.setattr(native_cache, "_WAIT_S", 0.01)
     monkeypatch.setattr(native_cache._child, "_held_until", 0.0)
 
