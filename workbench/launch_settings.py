@@ -71,7 +71,7 @@ FORM_EXPLAINED = {
     "method": "what the run optimises",
     "model": "what is tuned: sample, run:ID, ./folder, ./file.gguf or hf:ORG/NAME",
     "reward_model": "what judges the rollouts: a run of train reward, best over the same base; several with weights",
-    "rewards": "Python functions that judge them, too, with weights: lexicon.py:positive:0.3",
+    "rewards": "Python functions that judge them, too, with weights: lexicon.py:positive:0.3; 0 only watches",
     "data": "a dataset or preference set; several with their shares: A:0.7 B:0.3",
     "name": "what to call the run; empty: after its model",
     "eval_share": "share of a dataset's prompts that is held out; a preference set brings its own split",
