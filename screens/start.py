@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import gc
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from engine.run.safe_text import safe
 from workbench.errors import UsageError, WorkbenchError
@@ -55,6 +56,7 @@ def open_app(
     gc.set_threshold(100_000)
     # A frame is written by a thread of its own, and a verdict saved in one: neither waits long for what goes on here.
     sys.setswitchinterval(SWITCH_S)
+    sys.__stderr__ = written_whole(sys.__stderr__)  # type: ignore[misc, assignment]  # what Textual draws on
     from screens.app import WorkbenchApp
     from workbench.user_settings import read_settings
 
@@ -72,6 +74,16 @@ def open_app(
     if app.crash is not None:
         raise app.crash
     return code if isinstance(code, int) else app.return_code or 0
+
+
+def written_whole(stream: TextIO | None) -> TextIO | None:
+    """The stream, or, where it has no buffer (PYTHONUNBUFFERED), one with a buffer on the same file.
+
+    A signal, as a resize is one, may end a write to a terminal early; only a buffer writes the rest.
+    """
+    if stream is None or not isinstance(getattr(stream, "buffer", None), io.RawIOBase):
+        return stream
+    return open(stream.fileno(), "w", encoding=stream.encoding, errors=stream.errors, closefd=False)
 
 
 def _only_label() -> type[WorkbenchApp]:

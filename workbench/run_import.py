@@ -24,7 +24,7 @@ from engine.run.config_toml import to_toml
 from engine.run.control import clear, pending
 from engine.run.folder import RunFolder
 from engine.run.locks import hold
-from engine.run.metrics_log import MetricsWriter, read_metrics
+from engine.run.metrics_log import MetricsWriter, attempts_of, read_metrics
 from engine.run.status import Status, this_boot, this_host, write_status
 from workbench.errors import UsageError, WorkbenchError
 from workbench.foreign_logs import ForeignLog, Row, guess_method, open_log
@@ -155,7 +155,8 @@ def _write(target: _Target, log: ForeignLog, *, alive: bool = False) -> int:
     folder = target.folder
     wanted = {step: _as_ours(row, target.method) for step, row in sorted(log.rows.items())}
     there = {line.step: line for line in read_metrics(folder.metrics_path)}
-    attempt = max((line.attempt for line in there.values()), default=1)
+    # Also one of which no line is left: what a lower attempt wrote after it would not count.
+    attempt = max(attempts_of(folder.metrics_path).known(), default=1)
     gone = [step for step in there if step not in wanted]
     writer = MetricsWriter(folder.metrics_path, attempt + bool(gone))
     try:

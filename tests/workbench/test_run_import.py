@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.run.control import request
@@ -119,6 +119,7 @@ STATES = st.dictionaries(st.integers(0, 9), st.sampled_from([0.5, 1.0, float("na
 
 @settings(max_examples=12, deadline=None)
 @given(st.lists(STATES, min_size=1, max_size=5))
+@example([{0: 0.5, 1: 0.5}, {0: 0.5}, {0: 0.5, 1: 0.5}])
 def test_what_is_written_is_what_the_source_says_now(
     tmp_path_factory: pytest.TempPathFactory, states: list[dict[int, float]]
 ) -> None:
