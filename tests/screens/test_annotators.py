@@ -113,6 +113,7 @@ def test_enter_settles_the_disagreement_under_the_cursor_blind(workspace: Worksp
         await until(pilot, lambda: app.screen.NAME == "label")
         await sees(pilot, "What is 6?")
         await pilot.pause(0.2)
+        await check_golden("label-settling", pilot)
         await pilot.press("1")
         await sees(pilot, "What is 5?")
         await pilot.press("q")
