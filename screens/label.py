@@ -135,14 +135,30 @@ class Label(NotingStation):
 
     # Which keys count.
 
-    def on_key(self, event: Key) -> None:
-        """Verdict keys are taken here, where the time at which they were read is known."""
+    async def on_key(self, event: Key) -> None:
+        """Verdict keys are taken here, where the time at which they were read is known; and all others, in their order.
+
+        Textual runs a binding when a key has gone up to the app: by then the next keys of a burst (a slow link) are
+        here. What follows a `:` is no verdict.
+        """
+        if self.app.screen is not self:
+            event.stop()
+            self._typed_ahead(event)
+            return
         if not self._verdict_keys and self._sitting is not None and self._sitting.present is not None:
             self._verdict_keys = dict(self._read_verdict_keys())
         said = self._verdict_keys.get(event.key)
         if said is not None:
             event.stop()
             self._judge(said, self._keys_clock.of(event))
+        elif (active := self.active_bindings.get(event.key)) is not None and active.enabled:
+            event.stop()
+            await self.app.run_action(active.binding.action, active.node)
+
+    def _typed_ahead(self, event: Key) -> None:
+        """A key that was on its way here when another one opened what is in front."""
+        if isinstance(self.app.screen, AskText) and event.is_printable and event.character:
+            self.app.screen.type_ahead(event.character)
 
     def _read_verdict_keys(self) -> Iterator[tuple[str, Said]]:
         for key, active in self.active_bindings.items():

@@ -23,6 +23,7 @@ from screens.line import Line
 from screens.station import KNOWN_ERRORS
 from screens.tasks import Task
 from screens.text_view import Block, TextView
+from workbench.errors import WorkbenchError
 from workbench.labeling_subject import ARENA
 from workbench.launch_form import Field
 from workbench.pair_form import (
@@ -134,7 +135,11 @@ class MakePairs(FormStation):
     def problems_with(self, key: str, typed: str) -> dict[str, str]:
         if self._draft is None:
             return {}
-        return pair_problems(self._draft.put(key, typed) if key else self._draft, self._around, self.workspace)
+        return pair_problems(self._as_typed(self._draft, key, typed), self._around, self.workspace)
+
+    @staticmethod
+    def _as_typed(draft: PairDraft, key: str, typed: str) -> PairDraft:
+        return draft.put(key, typed) if key else draft
 
     def put_value(self, key: str, value: str) -> None:
         if self._draft is None:
@@ -161,10 +166,17 @@ class MakePairs(FormStation):
             wrong = "is missing or wrong" if len(self._problems) == 1 else "are missing or wrong"
             blocks = [Block(f"▲ {counted(len(self._problems), 'field')} {wrong}", "bad")]
         else:
-            blocks = [Block(words) for words in outlook(self._draft, self._around)]
+            blocks = self._outlook(self._as_typed(self._draft, self._editing, self._typed))
         if self._failed_with:
             blocks = [Block(self._failed_with, "bad"), Block(""), *blocks]
         self.query_one("#outlook", TextView).show(blocks)
+
+    def _outlook(self, draft: PairDraft) -> list[Block]:
+        """Of the draft whose problems were looked for: with what is being typed, not with what stood there before."""
+        try:
+            return [Block(words) for words in outlook(draft, self._around)]
+        except WorkbenchError as error:  # a file that vanished in between
+            return [Block(f"▲ {error}", "bad")]
 
     # Making it.
 

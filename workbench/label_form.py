@@ -71,6 +71,11 @@ class LabelForm:
         return self.criteria or (Criterion(OVERALL),)
 
     @property
+    def asks_overall(self) -> bool:
+        """Whether one question is which answer is better, which is what data and commands answer."""
+        return any(one.name == OVERALL for one in self.questions)
+
+    @property
     def most(self) -> int:
         """The greatest strength that the scale has."""
         return STRONG if self.scale == "five-way" else 1

@@ -34,6 +34,7 @@ from workbench.workspace import Kind, Workspace, now, read_toml, write_toml
 SCHEMA = 1
 IMPORTED = "imported"
 """The annotator under whose name verdicts that came with the data are kept."""
+VERDICTS_LEFT_OUT = "verdicts of the data are left out: they say which is better, and the set asks other questions"
 Imported = Literal["", "a", "b", "tie"]
 PairKind = Literal["pairs", "arena"]
 COLUMNS = dict.fromkeys(
@@ -199,8 +200,9 @@ def create_pairs(
     """Makes a pair set of candidate answers. `source` says where they came from and is written into pairs.toml.
 
     Pairs with two equal answers are left out and counted. A verdict that came with a pair follows its answer through
-    the draw and becomes a judgment of the annotator "imported". Each row is one of the `steps`; where they raise,
-    nothing is left. Each pair of `calibration` has its known answer in `imported`.
+    the draw and becomes a judgment of the annotator "imported"; where the set asks other questions than which is
+    better, it answers none of them and is left out, and the note says so. Each row is one of the `steps`; where they
+    raise, nothing is left. Each pair of `calibration` has its known answer in `imported`.
     """
     left_out = [0]
     steps = steps or Steps(0)
@@ -212,6 +214,10 @@ def create_pairs(
             raise UnreadableData(
                 f"no pairs for {name}: " + ("all answers are equal." if left_out[0] else "there were no candidates.")
             )
+        form = form or LabelForm()
+        if imported and not form.asks_overall:
+            note = "; ".join(filter(None, [note, f"{len(imported):,} {VERDICTS_LEFT_OUT}"]))
+            imported.clear()
         _write_imported(folder / "judgments", imported)
         shared = _with_calibration(folder, sharing or Sharing(), calibration, seed)
         content = {
@@ -219,7 +225,7 @@ def create_pairs(
             "name": name,
             "created": now(),
             "note": note,
-            **(form or LabelForm()).to_toml(),
+            **form.to_toml(),
             "rows": count,
             "sha256": sha256_of(folder / "pairs.parquet"),
             "seed": seed,

@@ -16,7 +16,7 @@ from workbench.errors import UsageError
 from workbench.judgment_lines import Judgment
 from workbench.judgments import Showing, Verdict
 from workbench.label_form import OVERALL, STRONG
-from workbench.pair_sets import Pair, PairSet
+from workbench.pair_sets import VERDICTS_LEFT_OUT, Pair, PairSet
 from workbench.pair_status import PairStatus
 from workbench.terminal_output import counted, note, say, write_fields, write_json
 
@@ -38,9 +38,16 @@ def say_made(made: PairSet) -> None:
     say(f"{made.name}  {counted(status.pairs, 'pair')}, {status.judged:,} judged")
     if made.info.identical_left_out:
         note(f"{made.info.identical_left_out:,} pairs were left out: both answers are the same.")
-    if status.open:
+    if VERDICTS_LEFT_OUT in made.info.note:
+        note(made.info.note.rpartition("; ")[2])
+    if not status.open:
+        return
+    if made.kind == "pairs":
+        note(f"Judge them: workbench label {made.name}")
+    if made.form.asks_overall:
         rule = " (or --rule sample)" if of_sample_domain(made) else ""
-        note(f"Judge them: workbench {_command(made)} judge {made.name} --pair ID --verdict a --as WHO{rule}")
+        first = "Or by command" if made.kind == "pairs" else "Judge them"
+        note(f"{first}: workbench {_command(made)} judge {made.name} --pair ID --verdict a --as WHO{rule}")
 
 
 def of_sample_domain(made: PairSet) -> bool:
@@ -127,6 +134,11 @@ def show_pairs(pair_set: PairSet, args: argparse.Namespace) -> int:
 
 def judge(pair_set: PairSet, args: argparse.Namespace) -> int:
     """Carry out one `judge` command."""
+    if not pair_set.form.asks_overall:
+        asked = ", ".join(one.name for one in pair_set.form.questions)
+        raise UsageError(
+            f"{pair_set.name} asks {asked}, and not which answer is better: workbench label {pair_set.name} asks them"
+        )
     if args.rule:
         return _judge_by_rule(pair_set, args)
     if not args.pair or not args.annotator:

@@ -13,9 +13,11 @@ import pytest
 from rich.console import Console
 from textual.events import Key
 from textual.screen import Screen
+from textual.widgets import Input
 
 from screens.label import TOO_FAST, Label
 from screens.label_saving import GUARD_S, KeyClock, SavedLine
+from screens.modals import AskText
 from screens.narrow_updates import NarrowUpdate
 from screens.pair_layout import PairLayout, PairTexts
 from screens.pair_view import Look, PairView
@@ -416,6 +418,23 @@ class TestGoingBack:
             await pilot.press("escape")
             await sees(pilot, "question 3?")
             assert app.screen is screen
+
+        drive(script, workspace, settings=ALICE)
+
+    def test_what_follows_a_colon_in_one_burst_is_its_number_and_no_verdict(self, workspace: Workspace) -> None:
+        async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+            clock = HandClock()
+            screen = await begin(app, pilot, clock)
+            for opening, typed in (("colon", ":23"), ("c", "c12")):
+                await until(pilot, lambda: screen._guard_from is not None)
+                clock.at += 5
+                for key, character in zip((opening, *typed[1:]), typed, strict=True):
+                    app.post_message(Key(key, character))  # none waits for the one before, as over a slow link
+                await until(pilot, lambda: isinstance(app.screen, AskText) and bool(app.screen.query(Input)))
+                await until(pilot, lambda: app.screen.query_one(Input).value == typed[1:], "all is there")  # noqa: B023
+                await pilot.press("escape")
+                await until(pilot, lambda: app.screen is screen)
+            assert verdicts(workspace) == {}
 
         drive(script, workspace, settings=ALICE)
 

@@ -71,6 +71,13 @@ def test_the_name_follows_until_it_is_typed_and_what_is_wrong_is_gone_to(workspa
         await pilot.press("w")
         await sees(pilot, "repeat_share: a number from 0 to 1")
         assert app.screen.query_one(FormRows).key == "repeat_share", "a hidden setting is shown"
+        app.screen.put_value("repeat_share", "0")
+        app.screen.put_value("guidelines", "nowhere.md")
+        app.screen.query_one(FormRows).move_to("guidelines")
+        await pilot.press("enter")
+        await sees(pilot, "1 field is missing or wrong")
+        await pilot.press("ctrl+u")
+        await sees(pilot, "6 pairs at most")
 
     drive(script, workspace, station="make")
     assert workspace.names("pairs") == []

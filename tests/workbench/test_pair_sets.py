@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +14,17 @@ import pytest
 from workbench.dataset_store import add_dataset
 from workbench.errors import NameTaken, SourceChanged, UnreadableData, UsageError, WorkbenchError
 from workbench.judgments import Showing
-from workbench.pair_sets import CandidatePair, Imported, create_pairs, list_pairs, open_pairs, pairs_from_dataset
+from workbench.label_form import form_of
+from workbench.pair_sets import (
+    VERDICTS_LEFT_OUT,
+    CandidatePair,
+    Imported,
+    create_pairs,
+    list_pairs,
+    open_pairs,
+    pairs_from_dataset,
+)
+from workbench.pair_words import judge
 from workbench.rule_annotator import judge_by_rule, verdict_of
 from workbench.workspace import Workspace
 
@@ -131,6 +142,22 @@ class TestReading:
         with pytest.raises(UsageError, match=r"\d+ pairs") as caught:
             made.pair(first)
         assert sum(one in str(caught.value) for one in ids) == min(8, sum(one[0] == first for one in ids))
+
+    def test_verdicts_that_came_along_answer_no_other_question(self, workspace: Workspace) -> None:
+        """They say which answer is better: a set that asks other questions is all open, and says what it left out."""
+        row = CandidatePair("q", "yes", "no", "x", "y", "a")
+        made = create_pairs(workspace, "asks", [row], {}, note="synthetic", form=form_of(criteria=["helpful"]))
+        assert (made.status().judged, made.status().open) == (0, 1)
+        assert made.info.note == f"synthetic; 1 {VERDICTS_LEFT_OUT}"
+        kept = create_pairs(workspace, "also", [row], {}, form=form_of(criteria=["helpful", "overall"]))
+        assert kept.status().by_annotator == {"imported": 1}
+        assert kept.info.note == ""
+        asked = argparse.Namespace(
+            rule=None, pair=next(iter(made.pairs())).id, annotator="eva", verdict="a", undo=False
+        )
+        with pytest.raises(UsageError, match="asks asks helpful, and not which answer is better"):
+            judge(made, asked)
+        assert made.status().verdicts == {}
 
     def test_newer_and_damaged_sets_are_told(self, workspace: Workspace) -> None:
         for name in ("new", "torn", "good"):
