@@ -61,7 +61,7 @@ def _train(
         reporter.event("resumed", step=progress.step, name=newest.name)
         reporter.status(step=progress.step, total_steps=parts.method.total_steps, best=progress.best)
     begin_alike(parts.optimizer.parameters)
-    sizes = read_model_sizes(folder.in_workspace(config.model.path))
+    sizes = read_model_sizes(folder.in_workspace(config.model.path)) if device.type == "cuda" else None
     machine = machine_of(parts.roles, sizes, precision_of(config, device), device)
     loop = TrainingLoop(
         config, folder, reporter, parts.method, parts.optimizer, parts.probe, progress, parts.write_weights,

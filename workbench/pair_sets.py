@@ -34,7 +34,6 @@ from workbench.workspace import Kind, Workspace, now, read_toml, write_toml
 SCHEMA = 1
 IMPORTED = "imported"
 """The annotator under whose name verdicts that came with the data are kept."""
-VERDICTS_LEFT_OUT = "verdicts of the data are left out: they say which is better, and the set asks other questions"
 Imported = Literal["", "a", "b", "tie"]
 PairKind = Literal["pairs", "arena"]
 COLUMNS = dict.fromkeys(
@@ -84,6 +83,8 @@ class PairSetInfo:
     identical_left_out: int
     """Pairs whose two answers were the same and which are not in the set."""
     note: str = ""
+    verdicts_left_out: int = 0
+    """Verdicts that came with the data and say which answer is better, where the set asks other questions."""
     tags: list[str] = field(default_factory=list)
     """Reasons that an annotator is offered."""
     criteria: list[dict[str, str]] = field(default_factory=list)
@@ -201,7 +202,7 @@ def create_pairs(
 
     Pairs with two equal answers are left out and counted. A verdict that came with a pair follows its answer through
     the draw and becomes a judgment of the annotator "imported"; where the set asks other questions than which is
-    better, it answers none of them and is left out, and the note says so. Each row is one of the `steps`; where they
+    better, it answers none of them and is left out and counted. Each row is one of the `steps`; where they
     raise, nothing is left. Each pair of `calibration` has its known answer in `imported`.
     """
     left_out = [0]
@@ -215,10 +216,8 @@ def create_pairs(
                 f"no pairs for {name}: " + ("all answers are equal." if left_out[0] else "there were no candidates.")
             )
         form = form or LabelForm()
-        if imported and not form.asks_overall:
-            note = "; ".join(filter(None, [note, f"{len(imported):,} {VERDICTS_LEFT_OUT}"]))
-            imported.clear()
-        _write_imported(folder / "judgments", imported)
+        kept = imported if form.asks_overall else []
+        _write_imported(folder / "judgments", kept)
         shared = _with_calibration(folder, sharing or Sharing(), calibration, seed)
         content = {
             "schema": SCHEMA,
@@ -230,6 +229,7 @@ def create_pairs(
             "sha256": sha256_of(folder / "pairs.parquet"),
             "seed": seed,
             "identical_left_out": left_out[0],
+            "verdicts_left_out": len(imported) - len(kept),
             "source": dict(source),
             "sharing": shared.to_toml(),
         }

@@ -16,7 +16,7 @@ from workbench.errors import UsageError
 from workbench.judgment_lines import Judgment
 from workbench.judgments import Showing, Verdict
 from workbench.label_form import OVERALL, STRONG
-from workbench.pair_sets import VERDICTS_LEFT_OUT, Pair, PairSet
+from workbench.pair_sets import Pair, PairSet
 from workbench.pair_status import PairStatus
 from workbench.terminal_output import counted, note, say, write_fields, write_json
 
@@ -38,8 +38,9 @@ def say_made(made: PairSet) -> None:
     say(f"{made.name}  {counted(status.pairs, 'pair')}, {status.judged:,} judged")
     if made.info.identical_left_out:
         note(f"{made.info.identical_left_out:,} pairs were left out: both answers are the same.")
-    if VERDICTS_LEFT_OUT in made.info.note:
-        note(made.info.note.rpartition("; ")[2])
+    if made.info.verdicts_left_out:
+        left = counted(made.info.verdicts_left_out, "verdict")
+        note(f"{left} of the data left out: they say which answer is better, and this set asks other questions.")
     if not status.open:
         return
     if made.kind == "pairs":

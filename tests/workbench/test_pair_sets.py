@@ -16,7 +16,6 @@ from workbench.errors import NameTaken, SourceChanged, UnreadableData, UsageErro
 from workbench.judgments import Showing
 from workbench.label_form import form_of
 from workbench.pair_sets import (
-    VERDICTS_LEFT_OUT,
     CandidatePair,
     Imported,
     create_pairs,
@@ -148,10 +147,10 @@ class TestReading:
         row = CandidatePair("q", "yes", "no", "x", "y", "a")
         made = create_pairs(workspace, "asks", [row], {}, note="synthetic", form=form_of(criteria=["helpful"]))
         assert (made.status().judged, made.status().open) == (0, 1)
-        assert made.info.note == f"synthetic; 1 {VERDICTS_LEFT_OUT}"
+        assert (made.info.verdicts_left_out, made.info.note) == (1, "synthetic")
         kept = create_pairs(workspace, "also", [row], {}, form=form_of(criteria=["helpful", "overall"]))
         assert kept.status().by_annotator == {"imported": 1}
-        assert kept.info.note == ""
+        assert kept.info.verdicts_left_out == 0
         asked = argparse.Namespace(
             rule=None, pair=next(iter(made.pairs())).id, annotator="eva", verdict="a", undo=False
         )
