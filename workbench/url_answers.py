@@ -125,14 +125,14 @@ class _Asker(threading.Thread):
         self._todo, self._came = todo, came
         self._over = threading.Event()
         self._connection: http.client.HTTPConnection | None = None
+        self._socket: socket.socket | None = None
 
     def end(self) -> None:
         """Ask nothing more, and wait for nothing more."""
         self._over.set()
-        connection = self._connection
-        if connection is not None and connection.sock is not None:
+        if self._socket is not None:
             with contextlib.suppress(OSError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def run(self) -> None:
         try:
@@ -187,7 +187,9 @@ class _Asker(threading.Thread):
             connection = kind(found.hostname or "", found.port, timeout=self._limits.connect_s)
             connection.connect()
             connection.sock.settimeout(self._limits.timeout_s)
-            self._connection = connection
+            self._connection, self._socket = connection, connection.sock
+            if self._over.is_set():  # it was ended while it connected: nobody has shut this socket
+                raise http.client.NotConnected("nothing more is asked")
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "workbench"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
@@ -221,7 +223,7 @@ class _Asker(threading.Thread):
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
-            self._connection = None
+            self._connection = self._socket = None
 
 
 def _request(model: UrlModel, row: PromptRow, sample: int, sampling: Sampling) -> tuple[str, bytes]:
