@@ -33,7 +33,7 @@ from engine.methods.preference import pair_log_probs
 from engine.model.adapters import REFERENCE, RoleModel
 from engine.model.fingerprint import file_sha256, folder_sha256
 from engine.model_parts import precision_of
-from engine.ranks import leaders_word, leads, sum_over_ranks
+from engine.ranks import leaders_word, leads, sum_over_ranks, world_size
 from engine.reporting import Reporter
 from engine.run.blobs import blobs_folder, blobs_used_by, note_blobs
 from engine.run.config import RunConfig
@@ -42,8 +42,10 @@ from engine.run.folder import RunFolder
 from engine.run.locks import hold
 
 REFERENCE_CACHE = "reference_log_probs.safetensors"
-PORTION = 1024
-"""Pairs between two writes: what a kill loses of a long pass."""
+PORTION = 256
+"""Pairs that are measured before one may stop to write; a fixed number, so that they lie in the same passes always."""
+WRITE_EVERY_S = 10.0
+"""Of a long pass a kill loses so much, and the portion that was begun."""
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _POLL_S = 0.2
 
@@ -63,6 +65,21 @@ class _Part:
     """Pairs of the whole set."""
     blob: str
     """Name of the file in blobs/; empty where no pair is taken."""
+
+
+class _Progress:
+    """How many pairs are known, told as they come."""
+
+    def __init__(self, reporter: Reporter, total: int) -> None:
+        self._reporter, self._known, self._total = reporter, 0, total
+
+    def add(self, pairs: int) -> None:
+        """Of a pass of this process; the others take as many."""
+        self.reach(self._known + pairs * world_size())
+
+    def reach(self, known: int) -> None:
+        self._known = min(known, self._total)
+        self._reporter.measuring(self._known, self._total)
 
 
 def reference_log_probs(
@@ -90,11 +107,18 @@ def reference_log_probs(
             noted = {f"reference_{side}": part.blob for side, part in sides.items() if part.blob}
             note_blobs(folder, {**blobs_used_by(folder), **noted})
 
+        progress = _Progress(reporter, sum(len(part.places) for part in sides.values()))
+
         def measure(examples: Sequence[PreferenceExample]) -> torch.Tensor:
             budget = config.train.tokens_per_micro_batch
-            return pair_log_probs(roles, REFERENCE, examples, budget=budget, device=device, check=check).cpu()
+            return pair_log_probs(
+                roles, REFERENCE, examples, budget=budget, device=device, check=check, measured=progress.add
+            ).cpu()
 
-        shared = [_shared(part, blobs_folder(folder), measure, check) for part in sides.values()]
+        shared: list[tuple[torch.Tensor, int]] = []
+        for part in sides.values():
+            before = sum(len(values) for values, _ in shared)
+            shared.append(_shared(part, blobs_folder(folder), measure, check, progress, before))
         found = torch.cat([values for values, _ in shared])
         if leads():
             _write(own, key, found)
@@ -146,8 +170,10 @@ def _origin(pairs: Sequence[PreferenceExample]) -> Origin:
     return pairs.origin("prompt", "chosen", "rejected")
 
 
-def _shared(part: _Part, blobs: Path, measure: Measure, check: Callable[[], None]) -> tuple[torch.Tensor, int]:
-    """(log-probs of the part's pairs, how many of them were worked out now)."""
+def _shared(
+    part: _Part, blobs: Path, measure: Measure, check: Callable[[], None], progress: _Progress, before: int
+) -> tuple[torch.Tensor, int]:
+    """(log-probs of the part's pairs, how many of them were worked out now); `before` are known of other parts."""
     if not part.blob:
         return torch.empty(0, 2), 0
     file = blobs / part.blob
@@ -156,11 +182,15 @@ def _shared(part: _Part, blobs: Path, measure: Measure, check: Callable[[], None
         if known_P2 is None:
             known_P2 = torch.full((part.count, 2), torch.nan)
         missing = [i for i, unknown in enumerate(known_P2[part.places].isnan().any(1).tolist()) if unknown]
+        known, written_at = before + len(part.places) - len(missing), time.monotonic()
         for start in range(0, len(missing), PORTION):
+            progress.reach(known + start)
             portion = missing[start : start + PORTION]
             known_P2[[part.places[i] for i in portion]] = measure(taken_from(part.pairs, portion))
-            if leads():
+            at_end = start + PORTION >= len(missing)
+            if leads() and (at_end or time.monotonic() - written_at >= WRITE_EVERY_S):
                 _write(file, part.blob, known_P2)
+                written_at = time.monotonic()
     return known_P2[part.places], len(missing)
 
 

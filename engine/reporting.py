@@ -7,6 +7,7 @@ can say what happened to it.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -24,6 +25,7 @@ from engine.run.status import Status, write_status
 from engine.stall_watch import StallWatch
 
 HEARTBEAT_S = 3.0
+MEASURING_EVERY_S = 1.0
 RESERVE_BYTES = 64 * 1024
 
 
@@ -38,6 +40,7 @@ class Reporter:
         self._metrics = MetricsWriter(folder.metrics_path, status.attempt)
         self._reserve = folder.reserve_path
         self._stall = StallWatch()
+        self._measuring_told = -math.inf
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def start(self) -> None:
@@ -64,6 +67,13 @@ class Reporter:
     def preparing(self, done: int, total: int) -> None:
         """Say how many rows are tokenised, of how many."""
         self.status(phase="preparing", rows_prepared=done, rows_to_prepare=total)
+
+    def measuring(self, done: int, total: int) -> None:
+        """Say of how many pairs, of how many, the reference's log-probs are there; now and then alone."""
+        now = time.monotonic()
+        if done >= total or now - self._measuring_told >= MEASURING_EVERY_S:
+            self._measuring_told = now
+            self.status(phase="preparing", pairs_measured=done, pairs_to_measure=total)
 
     def event(self, kind: str, **fields: Any) -> None:
         """Append one line to events.jsonl."""
@@ -147,6 +157,9 @@ class QuietReporter(Reporter):
         pass
 
     def status(self, **changes: Any) -> None:
+        pass
+
+    def measuring(self, done: int, total: int) -> None:
         pass
 
     def event(self, kind: str, **fields: Any) -> None:

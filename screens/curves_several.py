@@ -16,7 +16,7 @@ from textual.widget import Widget
 
 from screens.curves_choice import ask_for_runs
 from screens.line import Line
-from screens.narrow_updates import NarrowCompositor
+from screens.narrow_updates import NarrowCompositor, draw_now
 from screens.plot_grid import PlotGrid
 from screens.station import Station
 from screens.text_view import Block, TextView
@@ -153,6 +153,7 @@ class SeveralCurves(Station):
             self.say(self._view.cross_words())
         if self._plots.pages != pages:
             self.refresh_bindings()
+        draw_now(self, *self._plots.plots, self.query_one("#message"))
 
     @property
     def _columns(self) -> int:
@@ -237,6 +238,7 @@ class SeveralCurves(Station):
     def action_page(self, by: int) -> None:
         self._plots.turn(by)
         self.say(f"panels {self._plots.page} of {self._plots.pages}")
+        draw_now(self, *self._plots.plots, self.query_one("#message"))
 
     def action_columns(self, by: int) -> None:
         self._first_column += by

@@ -12,9 +12,11 @@ from textual.containers import Container
 from textual.events import Resize
 
 from screens.plot_widget import Plot
+from workbench.curve_columns import Columns, fill_together
 from workbench.curves import Points
 from workbench.panel_grid import MOST, grid_of
 from workbench.plot_scene import Scene
+from workbench.plot_together import MANY_CURVES
 
 
 class PlotGrid(Container):
@@ -26,14 +28,14 @@ class PlotGrid(Container):
 
     def __init__(self, *, plain: bool, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._plots = tuple(Plot(plain=plain) for _ in range(MOST))
+        self.plots = tuple(Plot(plain=plain) for _ in range(MOST))
         self._scenes: Sequence[Scene] = ()
         self._metrics: Mapping[str, Points] = {}
         self._page = 0
         self._laid_out = (0, 0)
 
     def compose(self) -> ComposeResult:
-        for plot in self._plots:
+        for plot in self.plots:
             plot.display = False
             yield plot
 
@@ -51,7 +53,7 @@ class PlotGrid(Container):
     @property
     def text(self) -> str:
         """What the panels show, one after the other."""
-        return "\n".join(plot.text for plot in self._plots if plot.display)
+        return "\n".join(plot.text for plot in self.plots if plot.display)
 
     def show(self, scenes: Sequence[Scene], metrics: Mapping[str, Points]) -> None:
         """Show panels with the points there are now."""
@@ -77,8 +79,20 @@ class PlotGrid(Container):
             self.styles.grid_size_columns, self.styles.grid_size_rows = columns, rows
         self._page = min(self._page, self.pages - 1)
         shown = self._scenes[self._page * columns * rows :][: columns * rows]
-        for place, plot in enumerate(self._plots):
+        self._fill_together(shown)
+        for place, plot in enumerate(self.plots):
             there = place < len(shown)
             if plot.display != there:
                 plot.display = there
             plot.show(shown[place] if there else None, self._metrics)
+
+    def _fill_together(self, shown: Sequence[Scene]) -> None:
+        """Take in many curves of all panels in one go, which is faster than panel by panel."""
+        alike: dict[tuple[int, int, int], list[tuple[Columns, Points]]] = {}
+        for plot, scene in zip(self.plots, shown, strict=False):
+            for new in plot.drawing.renew(scene, self._metrics):
+                columns = new[0]
+                alike.setdefault((columns.first_step, columns.last_step, columns.width), []).append(new)
+        for many in alike.values():
+            if len(many) >= MANY_CURVES:
+                fill_together(many)

@@ -1,17 +1,20 @@
 """One panel of curves as a widget: what `workbench.plot_drawing` draws, in colours.
 
-Owns what of a panel is sent to the terminal. Invariant: only cells that changed are sent. Refuses to know how a panel
-is drawn.
+Owns what of a panel is sent to the terminal. Invariants: only cells that changed are sent; a line is what Textual makes
+of a widget without borders, padding and opacity, which a panel has none of. Refuses to know how a panel is drawn.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from rich.segment import Segment
 from rich.style import Style
+from textual.color import BLACK, Color
 from textual.events import Resize
+from textual.filter import LineFilter
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
@@ -43,8 +46,19 @@ _CLASSES = {
     **{tone: f"run-{place}" for place, tone in enumerate(RUNS)},
 }  # fmt: skip
 
-
 _SAME_TONE = re.compile(rb"(.)\1*", re.DOTALL)
+
+
+_NOTHING = PlotRow("", b"")
+
+
+class _Looks(NamedTuple):
+    """What lines are made for."""
+
+    width: int
+    beneath: Color
+    background: Color
+    filters: tuple[LineFilter, ...]
 
 
 class Plot(Widget):
@@ -72,6 +86,7 @@ class Plot(Widget):
         self._shown: list[PlotRow] = []
         self._strips: dict[int, Strip] = {}
         self._inks: dict[int, Style] = {}
+        self._looks = _Looks(0, BLACK, BLACK, ())
 
     @property
     def text(self) -> str:
@@ -91,26 +106,38 @@ class Plot(Widget):
         self._inks, self._strips = {}, {}
         super().notify_style_update()
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        looks = _Looks(self.size.width, *self.background_colors, tuple(self.get_line_filters()))
+        if looks != self._looks:
+            self._looks, self._inks, self._strips = looks, {}, {}
+        return [self.render_line(y).crop(crop.x, crop.right) for y in crop.line_range]
+
     def render_line(self, y: int) -> Strip:
-        if y >= len(self._shown):
-            return Strip.blank(self.size.width, self._ink(BLANK))
         if y not in self._strips:
-            self._strips[y] = self._strip(self._shown[y])
+            self._strips[y] = self._strip(self._shown[y] if y < len(self._shown) else _NOTHING)
         return self._strips[y]
 
     def _strip(self, row: PlotRow) -> Strip:
-        segments = [Segment(row.wide, self._ink(row.wide_tone))] if row.wide else []
-        for same in _SAME_TONE.finditer(row.tones):
+        inks, width, looks = self._inks, self._looks.width, self._looks
+        segments = [Segment(row.wide, inks.get(row.wide_tone) or self._ink(row.wide_tone))] if row.wide else []
+        text, tones = row.text, row.tones
+        for same in _SAME_TONE.finditer(tones):
             begin, end = same.span()
-            segments.append(Segment(row.text[begin:end], self._ink(row.tones[begin])))
+            segments.append(Segment(text[begin:end], inks.get(tones[begin]) or self._ink(tones[begin])))
         # Measured once: Textual would measure every piece.
-        strip = Strip(segments, cell_len(row.wide) + cell_len(row.text))
-        return strip.adjust_cell_length(self.size.width, self._ink(BLANK))
+        length = cell_len(row.wide) + cell_len(text)
+        if length < width:
+            segments.append(Segment(" " * (width - length), self._ink(BLANK)))
+        for line_filter in looks.filters:
+            segments = line_filter.apply(segments, looks.background)
+        return Strip(segments, max(length, width)).crop(0, width)
 
     def _ink(self, tone: int) -> Style:
         if tone not in self._inks:
             name = _CLASSES.get(tone)
-            self._inks[tone] = self.rich_style if name is None else self.get_component_rich_style(f"plot--{name}")
+            ink = self.rich_style if name is None else self.get_component_rich_style(f"plot--{name}")
+            ground = (self._looks.beneath + self._looks.background).rich_color
+            self._inks[tone] = Style.from_color(bgcolor=ground) + ink
         return self._inks[tone]
 
     def _put(self, rows: list[PlotRow]) -> None:
@@ -121,9 +148,10 @@ class Plot(Widget):
             self.refresh()
             return
         changed: list[Region] = []
+        width = self.size.width
         for y, (old, new) in enumerate(zip(before, rows, strict=True)):
             if old != new:
                 self._strips.pop(y, None)
-                changed += [Region(x, y, width, 1) for x, width in changed_spans(old, new, self.size.width)]
+                changed += [Region(x, y, width, 1) for x, width in changed_spans(old, new, width)]
         if changed:
             self.refresh(*changed)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from workbench.curve_columns import short_number
 from workbench.errors import NotFound, some_of
 from workbench.run_comparison import ABSENT, Comparison, MetricRow
 from workbench.terminal_output import Column
+from workbench.value_axis import short_number
 
 Table = tuple[list[Column], list[list[str]]]
 

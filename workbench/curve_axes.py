@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine.run.config import ON_ROLLOUTS
-from workbench.curve_columns import is_worth_numpy, short_number
+from workbench.curve_columns import is_worth_numpy
 from workbench.curves import CurveLog, Points
+from workbench.value_axis import short_number
 
 if TYPE_CHECKING:
     from engine.run.config import RunConfig

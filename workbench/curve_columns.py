@@ -1,4 +1,4 @@
-"""A curve brought down to the columns of a plot, and the axis it is drawn against.
+"""A curve brought down to the columns of a plot.
 
 Owns the decimation: each column keeps the least and the greatest value of its steps, so that a spike is never hidden,
 with the first, the last, the mean and how many were no finite number. Invariants: new points cost only themselves; the
@@ -13,19 +13,18 @@ import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from workbench.curves import Points
 
-LOG_FROM = 3.0
-"""A logarithmic axis is for values whose greatest is so many times the least."""
 MANY = 20_000
 """From this many points on, columns are filled by numpy, whose import costs more than fewer points do."""
 SOME = 500
 """From this many on it is faster, once it is loaded, or once so many points were added one by one as would pay for it.
 """
+_LONG = 10_000
+"""Points from which on a copy of their steps takes longer than to see that it is not needed."""
 NAN = math.nan
 _added_singly = [0]
 """Points that this process has added one by one."""
@@ -53,8 +52,25 @@ def _bounds(first_step: int, last_step: int, width: int) -> Any:
     return np.array([first_step, *inner, last_step + 1], np.int64)
 
 
+Block = tuple[Any, Any, int]
+"""Arrays of low, high, first, last and total, each K curves by X columns, of their counts, and which curve it is."""
+_BLOCK = {"low": 0, "high": 1, "first": 2, "last": 3, "total": 4, "count": 5}
+_EMPTY = {"low": NAN, "high": NAN, "first": NAN, "last": NAN, "total": 0.0, "count": 0, "broken": 0}
+"""What each list of columns holds where there is no value."""
+
+
 class Columns:
     """The points of one metric between two steps, in columns of equal ranges of steps. NaN where there is none."""
+
+    low: array[float]
+    high: array[float]
+    first: array[float]
+    last: array[float]
+    total: array[float]
+    count: array[int]
+    """Finite values."""
+    broken: array[int]
+    """Values that are no finite number."""
 
     def __init__(self, first_step: int, last_step: int, width: int) -> None:
         self.first_step, self.last_step, self.width = first_step, max(first_step + 1, last_step), max(1, width)
@@ -65,22 +81,33 @@ class Columns:
         self._clear()
 
     def _clear(self) -> None:
-        width = self.width
-        # Arrays, so that numpy fills and reads them where they are.
-        self.low = array("d", [NAN]) * width
-        self.high = array("d", [NAN]) * width
-        self.first = array("d", [NAN]) * width
-        self.last = array("d", [NAN]) * width
-        self.total = array("d", [0.0]) * width
-        self.count = array("q", [0]) * width
-        """Finite values."""
-        self.broken = array("q", [0]) * width
-        """Values that are no finite number."""
+        for name in (*_BLOCK, "broken"):
+            self.__dict__.pop(name, None)
+        self._block: Block | None = None
         self.points = 0
         """Finite values in all columns."""
         self.breaks = 0
         """Values in all columns that are no finite number."""
         self.low_at_all, self.high_at_all = math.inf, -math.inf
+
+    def __getattr__(self, name: str) -> Any:
+        """The columns of `low` and the like, made when they are first asked for."""
+        # Arrays, so that numpy fills and reads them where they are.
+        row: array[Any]
+        if name not in _EMPTY:
+            raise AttributeError(name)
+        if self._block is not None and name in _BLOCK:
+            values, counts, k = self._block
+            row = array("q", counts[k].tobytes()) if name == "count" else array("d", values[_BLOCK[name], k].tobytes())
+        else:
+            row = array("q" if name in ("count", "broken") else "d", [_EMPTY[name]]) * self.width
+        setattr(self, name, row)
+        return row
+
+    @property
+    def block(self) -> Block | None:
+        """Where these columns lie together with those of other curves; None where they lie by themselves."""
+        return self._block
 
     def place(self, step: int) -> int:
         """The column of a step."""
@@ -101,21 +128,25 @@ class Columns:
         self._fill(points, count)
         return True
 
-    def take(
-        self, points: Points, taken: int, filled: Sequence[bytes], count: bytes, ends: tuple[float, float]
-    ) -> None:
-        """Be filled by `fill_together`: with the bytes of low, high, first, last and total; `ends` are of all."""
-        self._points, self._taken = points, taken
+    def take(self, points: Points, taken: int, block: Block, count: int, ends: tuple[float, float]) -> None:
+        """Be filled by `fill_together`, which made the block, while new; `count` and `ends` are of all columns."""
+        self._points, self._taken, self._block = points, taken, block
         self.renewals += 1
-        self.low, self.high, self.first, self.last, self.total = (array("d", some) for some in filled)
-        self.count = array("q", count)
-        self.points = sum(self.count)
-        if self.points:
+        self.points = count
+        if count:
             self.low_at_all, self.high_at_all = ends
+
+    def _own(self) -> None:
+        """Lie by themselves, to be changed."""
+        if self._block is not None:
+            for name in _BLOCK:
+                getattr(self, name)
+            self._block = None
 
     def _fill(self, points: Points | None, count: int) -> None:
         if points is None:
             return
+        self._own()
         new = count - self._taken
         if is_worth_numpy(new):
             self._fill_many(points, self._taken, count)
@@ -151,18 +182,19 @@ class Columns:
         begin = bisect_left(points.steps, self.first_step, begin, end)
         end = bisect_right(points.steps, self.last_step, begin, end)
         # Copies: a view of a growing array would keep the thread that reads the file from appending to it.
-        steps = np.frombuffer(points.steps[begin:end], np.int64)
         values = np.frombuffer(points.values[begin:end], np.float64)
         bounds = _bounds(self.first_step, self.last_step, self.width)
-        finite = np.isfinite(values)
-        if not finite.all():
+        places = _places(np, points.steps, begin, end, bounds)
+        if not _all_finite(np, values):
+            finite = np.isfinite(values)
+            steps = np.frombuffer(points.steps[begin:end], np.int64)
             ends: Any = np.searchsorted(steps[~finite], bounds)
             broken = ends[1:] - ends[:-1]
             np.frombuffer(self.broken, np.int64)[:] += broken
             self.breaks += int(broken.sum())
-            steps, values = steps[finite], values[finite]
+            values, places = values[finite], np.searchsorted(steps[finite], bounds)
         if len(values):
-            self._merge(np, np.searchsorted(steps, bounds), values)
+            self._merge(np, places, values)
 
     def _merge(self, np: Any, bounds: Any, values: Any) -> None:
         """Put finite values into the columns; those of column x lie between `bounds[x]` and `bounds[x + 1]`."""
@@ -195,15 +227,15 @@ def fill_together(many: Sequence[tuple[Columns, Points]]) -> None:
     counts = [len(points) for _, points in many]
     places: Any = np.empty((len(many), width + 1), np.int64)
     parts, offset = [], 0
+    steps: array[int] = array("q")
     for k, (_, points) in enumerate(many):
         begin = bisect_left(points.steps, one.first_step, 0, counts[k])
         end = bisect_right(points.steps, one.last_step, begin, counts[k])
-        if end > begin and points.steps[end - 1] - points.steps[begin] == end - begin - 1:
-            # A value at every step: where each is needs no search.
-            np.clip(bounds - points.steps[begin], 0, end - begin, out=places[k])
-        else:
-            places[k] = np.searchsorted(np.frombuffer(points.steps[begin:end], np.int64), bounds)
-        places[k] += offset
+        # Runs that are looked at together mostly have the same steps; to see it is faster than to search them.
+        if k == 0 or points.steps[begin:end] != steps:
+            steps = points.steps[begin:end]
+            found_in = _places(np, points.steps, begin, end, bounds)
+        np.add(found_in, offset, out=places[k])
         parts.append(points.values[begin:end])
         offset += end - begin
     values = np.frombuffer(b"".join(parts), np.float64)
@@ -224,8 +256,28 @@ def fill_together(many: Sequence[tuple[Columns, Points]]) -> None:
         found[place][there] = some
     found[4][~there] = 0.0
     ends_of = zip(np.fmin.reduce(found[0], axis=1).tolist(), np.fmax.reduce(found[1], axis=1).tolist(), strict=True)
+    in_all = new.sum(axis=1).tolist()
     for k, ((columns, points), both) in enumerate(zip(many, ends_of, strict=True)):
-        columns.take(points, counts[k], [part.tobytes() for part in found[:, k]], new[k].tobytes(), both)
+        columns.take(points, counts[k], (found, new, k), in_all[k], both)
+
+
+def _places(np: Any, steps: array[int], begin: int, end: int, bounds: Any) -> Any:
+    """Which of the points from `begin` to `end`, counted from `begin`, is the first in each column."""
+    if end - begin >= _LONG and steps[end - 1] - steps[begin] == end - begin - 1:
+        # Most likely there is a value at every step: then where each is needs no search, and no copy of the steps.
+        likely = np.clip(bounds - steps[begin], 0, end - begin)
+        if all(
+            (not place or steps[begin + place - 1] < bound) and (begin + place == end or steps[begin + place] >= bound)
+            for place, bound in zip(likely.tolist(), bounds.tolist(), strict=True)
+        ):
+            return likely
+    return np.searchsorted(np.frombuffer(steps[begin:end], np.int64), bounds)
+
+
+def _all_finite(np: Any, values: Any) -> bool:
+    """Whether no value is broken: what is no finite number is none in a sum either, and one beyond range is asked."""
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(values.sum()) or np.isfinite(values).all())
 
 
 def smoothed(columns: Columns, over: float) -> list[float]:
@@ -245,106 +297,3 @@ def smoothed(columns: Columns, over: float) -> list[float]:
             result[x] = value / weight
             before = x
     return result
-
-
-@dataclass(frozen=True)
-class Axis:
-    """The range of values that a plot shows, and where its ticks are."""
-
-    low: float
-    high: float
-    ticks: tuple[float, ...]
-    step: float = 0.0
-    """Between ticks; 0 on a logarithmic axis."""
-
-    @property
-    def log(self) -> bool:
-        return self.step == 0
-
-    def share(self, value: float) -> float:
-        """How far up a value lies: 0 at `low`, 1 at `high`; may lie outside."""
-        if self.log:
-            if value <= 0:
-                return -1.0
-            return (math.log10(value) - math.log10(self.low)) / (math.log10(self.high) - math.log10(self.low))
-        return (value - self.low) / (self.high - self.low)
-
-
-def axis(low: float, high: float, most_ticks: int, *, log: bool = False, share: bool = False) -> Axis:
-    """A range with round ends that holds `low` to `high`, and ticks at 1, 2 or 5 times a power of ten.
-
-    `share` keeps it between 0 and 1. With `log` the values must be above 0 and far apart, else the axis is linear.
-    """
-    if not (math.isfinite(low) and math.isfinite(high)):
-        low, high = 0.0, 1.0
-    if log and low > 0 and high >= LOG_FROM * low:
-        return _log_axis(low, high, most_ticks)
-    if high - low <= 1e-12 * max(abs(low), abs(high)):
-        reach = abs(high) / 2 or 1.0
-        low, high = low - reach, high + reach
-    if high - low == math.inf:
-        low, high = low / 4, high / 4
-    step = nice_step((high - low) / max(1, most_ticks))
-    half = step / 2
-    bottom, top = math.floor(low / half + 1e-9) * half, math.ceil(high / half - 1e-9) * half
-    if share:
-        bottom, top = max(0.0, bottom), min(1.0, top)
-        if bottom >= top:
-            bottom, top = 0.0, 1.0
-    first = math.ceil(bottom / step - 1e-9)
-    ticks = tuple(place * step for place in range(first, math.floor(top / step + 1e-9) + 1))
-    return Axis(bottom, top, ticks, step)
-
-
-def nice_step(least: float) -> float:
-    """The smallest of 1, 2 and 5 times a power of ten that is not below `least`."""
-    if least <= 0 or not math.isfinite(least):
-        return 1.0
-    power = math.pow(10.0, math.floor(math.log10(least)))
-    for factor in (1.0, 2.0, 5.0, 10.0):
-        if factor * power >= least * (1 - 1e-9):
-            return factor * power
-    return 10.0 * power
-
-
-def _log_axis(low: float, high: float, most_ticks: int) -> Axis:
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    candidates = [factor * 10.0**power for power in range(first, last + 1) for factor in (1.0, 2.0, 5.0)]
-    bottom = max((c for c in candidates if c <= low * (1 + 1e-9)), default=low)
-    top = min((c for c in candidates if c >= high * (1 - 1e-9)), default=high)
-    if bottom >= top:
-        bottom, top = bottom / 2, top * 2
-    inside = [c for c in candidates if bottom <= c <= top]
-    if len(inside) > most_ticks:
-        decades = [10.0**power for power in range(first, last + 1) if bottom <= 10.0**power <= top]
-        every = -(-len(decades) // max(1, most_ticks))
-        inside = decades[::every] or inside[:: len(inside) - 1]
-    return Axis(bottom, top, tuple(inside))
-
-
-_SUFFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-
-
-def short_number(value: float, width: int = 6, step: float = 0.0) -> str:
-    """A number in at most `width` (6 or more) cells. With `step` it has the decimals that tell ticks apart."""
-    if not math.isfinite(value):
-        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
-    if value == 0:
-        return "0"
-    if 1e-3 <= abs(value) < 10_000 or (step and step >= 1e-3 and abs(value) < 10_000):
-        decimals = max(0, -math.floor(math.log10(step) + 1e-9)) if step else 6
-        text = f"{value:.{decimals}f}" if step else _significant(value)
-        if len(text) <= width:
-            return text
-        return _significant(value)[:width].rstrip(".")
-    for size, suffix in _SUFFIXES:
-        if size <= abs(value) < size * 1000:
-            return _significant(value / size, 3) + suffix
-    text = f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e").replace(".0e", "e")
-    return text if len(text) <= width else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
-
-
-def _significant(value: float, digits: int = 4) -> str:
-    """`value`, of ordinary size, with that many digits that matter and three decimals at most."""
-    whole = max(1, math.floor(math.log10(abs(value))) + 1)
-    return f"{value:.{min(3, max(0, digits - whole))}f}"

@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 
 from engine.run.metric_names import metric_info
-from workbench.curve_columns import short_number
 from workbench.curves import CurveLog, Points
 from workbench.run_list import ALIVE, RESUMABLE, STATE_MARKS, STATE_TONES, RunSummary
 from workbench.run_watch import sparkline
 from workbench.terminal_output import time_left
+from workbench.value_axis import short_number
 from workbench.workspace import Workspace
 
 SPARKLINE_POINTS = 4096

@@ -8,8 +8,9 @@ them apart where there is no colour; a mean is of runs that differ by their seed
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from workbench.curve_axes import KINDS, STEP, AxisView, XAxis, episodes_a_step, kinds_of
 from workbench.curve_panels import Panel, Trace, panels_of
@@ -28,6 +29,26 @@ STYLES = ("line", "dashes", "dots", "long-dashes")
 CROSS_STOPS = 60
 
 
+class _Curves(Mapping[str, Points]):
+    """Curves by their name, each made when it is asked for: of many panels few are shown."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Callable[[], Points]] = {}
+
+    def name(self, name: str, made: Callable[[], Points]) -> None:
+        """Call a curve so, whoever makes it."""
+        self._made[name] = made
+
+    def __getitem__(self, name: str) -> Points:
+        return self._made[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+
 @dataclass(frozen=True)
 class _Drawn:
     """What is drawn, whatever part of it is looked at."""
@@ -35,7 +56,7 @@ class _Drawn:
     grouped: bool
     panels: tuple[Panel, ...]
     against: Panel | None
-    curves: dict[str, Points]
+    curves: _Curves
 
 
 def trace_of_run(metric: str, mark: int) -> Trace:
@@ -55,7 +76,8 @@ class OverlayView:
         self.cross: int | None = None
         """Where the crosshair is, on this axis."""
         self._seen: Seen | None = None
-        self._views: dict[RunCurves, AxisView] = {}
+        self._along: dict[tuple[RunCurves, str], AxisView] = {}
+        """Each run along each axis that was looked along."""
         self._means: dict[tuple[str, tuple[int, ...]], tuple[tuple[object, ...], GroupCurve]] = {}
         self._window: Window | None = None
         self._drawn: _Drawn | None = None
@@ -65,14 +87,20 @@ class OverlayView:
     def take(self, seen: Seen) -> None:
         """What there is now."""
         self._seen, self._drawn = seen, None
-        self._views = {
-            run: view
-            if (view := self._views.get(run)) is not None and view.axis.kind == self.kind and view.of(run.log)
-            else AxisView(self.kind, run.log, episodes=episodes_a_step(run.config))
-            for run in seen.runs
-        }
-        for view in self._views.values():
+        self._along = {key: view for key, view in self._along.items() if key[0] in seen.runs}
+        self._look_along()
+
+    def _look_along(self) -> None:
+        """See every run along the axis; one that was seen so before is only followed."""
+        assert self._seen is not None
+        for run in self._seen.runs:
+            view = self._along.get((run, self.kind))
+            if view is None or not view.of(run.log):
+                view = self._along[run, self.kind] = AxisView(self.kind, run.log, episodes=episodes_a_step(run.config))
             view.follow()
+
+    def _view(self, run: RunCurves) -> AxisView:
+        return self._along[run, self.kind]
 
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
@@ -97,7 +125,7 @@ class OverlayView:
         kinds = [kind for kind in KINDS if all(kind in some for some in there)]
         self.kind = kinds[(kinds.index(self.kind) + 1) % len(kinds)] if self.kind in kinds else STEP
         self._window = self.cross = None
-        self.take(self._seen)
+        self._look_along()
         return self.kind
 
     def next_smoothing(self) -> str:
@@ -124,7 +152,7 @@ class OverlayView:
     def cross_words(self) -> str:
         return "" if self.cross is None else f"{self.kind} {XAxis(self.kind).words(self.cross)}"
 
-    def drawn(self) -> tuple[list[Scene], dict[str, Points]]:
+    def drawn(self) -> tuple[list[Scene], Mapping[str, Points]]:
         """The scenes, and the curves that they name."""
         if self._seen is None or not self._seen.runs:
             return [], {}
@@ -143,7 +171,7 @@ class OverlayView:
     def _made(self) -> _Drawn:
         """Panels and curves of what was seen, made once for each look."""
         if self._drawn is None or self._drawn.grouped != self.grouped:
-            curves: dict[str, Points] = {}
+            curves = _Curves()
             panels = tuple(
                 replace(panel, traces=tuple(self._traces(panel.traces[0].metric, curves)), by_name=False)
                 for panel in self._panels()
@@ -151,7 +179,7 @@ class OverlayView:
             self._drawn = _Drawn(self.grouped, panels, self._against_kl(curves), curves)
         return self._drawn
 
-    def _against_kl(self, curves: dict[str, Points]) -> Panel | None:
+    def _against_kl(self, curves: _Curves) -> Panel | None:
         """The reward of each run over its sampled KL; None where no run has both."""
         assert self._seen is not None
         rewards = {place: name for place, run in enumerate(self._seen.runs) if (name := reward_of(run.log.metrics))}
@@ -160,7 +188,7 @@ class OverlayView:
         traces = []
         for place in rewards:
             key = f"{place}/{KEY}"
-            curves[key] = self._points_against_kl(place, rewards[place])
+            curves.name(key, partial(self._points_against_kl, place, rewards[place]))
             of_run = trace_of_run(key, self._seen.marks[place])
             traces.append(replace(of_run, label=self._caution(KL, place), smooth=False))
         return panel_against_kl("/".join(dict.fromkeys(rewards.values())), tuple(traces))
@@ -193,7 +221,7 @@ class OverlayView:
                     )  # fmt: skip
         return found
 
-    def _traces(self, metric: str, curves: dict[str, Points]) -> list[Trace]:
+    def _traces(self, metric: str, curves: _Curves) -> list[Trace]:
         assert self._seen is not None
         found = []
         for group in self.groups:
@@ -203,14 +231,24 @@ class OverlayView:
             place = there[0]
             name, error = f"{place}/{metric}", ""
             if len(there) > 1:
-                mean = self._mean(metric, there)
                 error = f"{name}±"
-                curves[name], curves[error] = mean.mean, mean.error
+                curves.name(name, partial(self._mean_points, metric, there))
+                curves.name(error, partial(self._mean_error, metric, there))
             else:
-                curves[name] = self._views[self._seen.runs[place]][metric]
+                curves.name(name, partial(self._points, place, metric))
             of_run = trace_of_run(name, self._seen.marks[place])
             found.append(replace(of_run, label=self._caution(metric, place), error=error))
         return found
+
+    def _points(self, place: int, metric: str) -> Points:
+        assert self._seen is not None
+        return self._view(self._seen.runs[place])[metric]
+
+    def _mean_points(self, metric: str, places: Sequence[int]) -> Points:
+        return self._mean(metric, places).mean
+
+    def _mean_error(self, metric: str, places: Sequence[int]) -> Points:
+        return self._mean(metric, places).error
 
     def _mean(self, metric: str, places: Sequence[int]) -> GroupCurve:
         assert self._seen is not None
@@ -220,7 +258,7 @@ class OverlayView:
         key = (metric, tuple(places))
         if key not in self._means or self._means[key][0] != state:
             # Over steps, which seeds share; then where the first of them had its steps.
-            found, view = mean_curve(some), self._views[runs[0]]
+            found, view = mean_curve(some), self._view(runs[0])
             if self.kind != STEP:
                 for points in (found.mean, found.error):
                     points.steps = array("q", map(view.place, points.steps))
@@ -240,5 +278,5 @@ class OverlayView:
     def _whole(self) -> Window:
         if self._seen is None:
             return Window(0, 1)
-        ends = [view.place(max(0, run.log.last_step)) for run, view in self._views.items()]
+        ends = [self._view(run).place(max(0, run.log.last_step)) for run in self._seen.runs]
         return Window(0, max(1, max(ends, default=1)))

@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from engine.run.safe_text import safe
-from workbench.curve_columns import Axis, Columns, axis, short_number, smoothed
+from workbench.curve_columns import Columns, smoothed
 from workbench.curve_panels import Trace
 from workbench.curves import Points
 from workbench.plot_canvas import PALETTE
 from workbench.plot_drawing import NEAR, letter_places
 from workbench.plot_scene import SMOOTH_OVER, Scene
+from workbench.value_axis import Axis, axis, short_number
 
 INK, MUTED, GRID, BAD = "#222222", "#666666", "#dddddd", "#c00000"
 COLOURS = {"line": "#0072b2", "dashes": "#d55e00", "dots": "#009e73"}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from engine.run.safe_text import safe
 from workbench.curve_axes import value_at
-from workbench.curve_columns import Axis, Columns, axis, fill_together, short_number, smoothed
+from workbench.curve_columns import Columns, fill_together, smoothed
 from workbench.curve_panels import Panel, Trace
 from workbench.curves import Points
 from workbench.plot_bottom import bottom_row
@@ -35,6 +35,7 @@ from workbench.plot_scene import Scene
 from workbench.plot_title import POINTS, LastValue, title_parts
 from workbench.plot_together import MANY_CURVES, Curve, draw_together
 from workbench.text_wrapping import cells, cut
+from workbench.value_axis import Axis, axis, short_number
 
 GUTTER = 7
 LEAST_WIDTH, LEAST_HEIGHT = 20, 4
@@ -74,6 +75,8 @@ class PlotDrawing:
         """While it is the same the axis changes only where a value lies beyond it."""
         self._metrics: Mapping[str, Points] = {}
         self._columns: dict[str, Columns] = {}
+        self._renewed = False
+        """Whether any of them were made anew and not drawn since."""
         self._ground: _Ground | None = None
         """What the crosshair moves over: moving it draws no curve again."""
         self.rows: list[PlotRow] = []
@@ -115,27 +118,38 @@ class PlotDrawing:
     def _canvas_size(self) -> tuple[int, int]:
         return self._width - GUTTER, self._height - 2
 
+    def renew(self, scene: Scene | None, metrics: Mapping[str, Points]) -> list[tuple[Columns, Points]]:
+        """Make the columns that showing this scene needs and are not there, for who fills those of several panels."""
+        width, height = self._canvas_size
+        if scene is None or width < LEAST_WIDTH - GUTTER or height < LEAST_HEIGHT - 2:
+            return []
+        wanted = (scene.first_step, scene.last_step, 2 * width)
+        # In the order of the curves, so that what is filled together lies as it is drawn.
+        names = dict.fromkeys(name for trace in scene.panel.traces for name in (trace.metric, trace.error) if name)
+        for name in set(self._columns) - set(names):
+            del self._columns[name]
+        new = []
+        for name in names:
+            columns = self._columns.get(name)
+            if columns is None or (columns.first_step, columns.last_step, columns.width) != wanted:
+                columns = self._columns[name] = Columns(*wanted)
+                self._renewed = True
+                if points := metrics.get(name):
+                    new.append((columns, points))
+        return new
+
     def _follow(self) -> bool:
         """Take in new points; whether any curve has changed."""
         width, height = self._canvas_size
         if self._scene is None or width < LEAST_WIDTH - GUTTER or height < LEAST_HEIGHT - 2:
             return True
-        wanted = (self._scene.first_step, self._scene.last_step, 2 * width)
-        names = {name for trace in self._scene.panel.traces for name in (trace.metric, trace.error) if name}
-        new = []
-        for name in names:
-            columns = self._columns.get(name)
-            if columns is None or (columns.first_step, columns.last_step, columns.width) != wanted:
-                new.append(name)
-                self._columns[name] = Columns(*wanted)
-        with_points = [(self._columns[name], points) for name in new if (points := self._metrics.get(name))]
-        if len(with_points) >= MANY_CURVES:
-            fill_together(with_points)
+        new = self.renew(self._scene, self._metrics)
+        if len(new) >= MANY_CURVES:
+            fill_together(new)
         # All of them: what is new above may have grown meanwhile.
-        followed = [self._columns[name].follow(self._metrics.get(name)) for name in names]
-        for name in set(self._columns) - names:
-            del self._columns[name]
-        return bool(new) or any(followed)
+        followed = [columns.follow(self._metrics.get(name)) for name, columns in self._columns.items()]
+        renewed, self._renewed = self._renewed, False
+        return renewed or any(followed)
 
     # From columns to rows of text.
 
@@ -328,6 +342,8 @@ def letter_places(columns: Columns, order: int, curves: int) -> list[int]:
 
 def _nearest(counts: Sequence[int], wanted: int) -> int:
     """The column with a value that is nearest; of two the lower one."""
+    if counts[wanted]:
+        return wanted
     for away in range(len(counts)):
         for x in (wanted - away, wanted + away):
             if 0 <= x < len(counts) and counts[x]:

@@ -5,14 +5,17 @@ Owns the comparison: what lies close together is sent as one, since moving the c
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from operator import ne
 
 from workbench.plot_canvas import ASCII_MARKS, LABEL, REFERENCE, TITLE
 from workbench.text_wrapping import cells as cell_len
 from workbench.text_wrapping import cut
 
 TAPE = 8
-"""Cells between two changes up to which they are sent as one."""
+"""Changes so many cells from each other, or nearer, are sent as one."""
+_CLOSE_TOGETHER = re.compile(rb"\x01(?:\x00{0,%d}\x01)*" % TAPE)
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,9 @@ def changed_spans(old: PlotRow, new: PlotRow, width: int) -> list[tuple[int, int
     """Where two rows differ: (first cell, cells), with what lies close together taken as one."""
     if (old.wide, old.wide_tone) != (new.wide, new.wide_tone) or len(old.text) != len(new.text):
         return [(0, width)]
-    spans: list[tuple[int, int]] = []
     offset = cell_len(new.wide)
-    cells = enumerate(zip(old.text, new.text, old.tones, new.tones, strict=True), offset)
-    for at in [at for at, (was, now, tone_was, tone) in cells if was != now or tone_was != tone]:
-        if spans and at - (spans[-1][0] + spans[-1][1]) <= TAPE:
-            spans[-1] = (spans[-1][0], at - spans[-1][0] + 1)
-        else:
-            spans.append((at, 1))
-    return spans
+    other = bytes(map(ne, zip(old.text, old.tones, strict=True), zip(new.text, new.tones, strict=True)))
+    return [(offset + found.start(), found.end() - found.start()) for found in _CLOSE_TOGETHER.finditer(other)]
 
 
 def crossed(row: PlotRow, at: int, *, plain: bool) -> PlotRow:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from workbench.curve_columns import Axis, Columns
+from workbench.curve_columns import Columns
 from workbench.plot_canvas import DOTS, DOWN, FAINT, REFERENCE, RUNS, Canvas
+from workbench.value_axis import Axis
 
 MANY_CURVES = 6
 """From so many curves on a panel is drawn so; numpy is imported for it."""
@@ -44,7 +45,7 @@ def draw_together(canvas: Canvas, curves: Sequence[Curve], scale: Axis, over: fl
     gaps = np.array([curve.gap for curve in curves])
     with np.errstate(all="ignore"):
         tones = np.where(smooth, FAINT, strong)
-        tops, bottoms, firsts, lasts = _dots(np, scale, table.ends, rows)
+        bottoms, tops, firsts, lasts = _dots(np, scale, table.ends, rows)
         joined = _joined(np, tops, bottoms, firsts, lasts, table)
         strokes = [_strokes(np, *joined, table, tones, gaps, np.ones_like(smooth))]
         if smooth.any():
@@ -58,22 +59,21 @@ class _Table:
     """The columns of curves, K by X."""
 
     def __init__(self, np: Any, columns: Sequence[Columns]) -> None:
-        def whole(kind: Any, *names: str) -> Any:
-            joined = b"".join([getattr(one, name) for name in names for one in columns])
-            return np.frombuffer(joined, kind).reshape(len(names), len(columns), columns[0].width)
-
-        self.ends = whole(np.float64, "high", "low", "first", "last")
-        self.total = whole(np.float64, "total")[0]
-        self.count, broken = whole(np.int64, "count", "broken")
+        values, counts = _lying_together(columns) or _joined_up(np, columns)
+        self.ends, self.total, self.count = values[:4], values[4], counts
+        broken = None
+        if any(one.breaks for one in columns):
+            broken = np.stack([np.frombuffer(one.broken, np.int64) for one in columns])
         self.filled = self.count > 0
         at = np.arange(self.count.shape[1])
         here = np.where(self.filled, at, -1)
         reached = np.maximum.accumulate(here, axis=1)
         self.before = np.concatenate([np.full((len(columns), 1), -1), reached[:, :-1]], axis=1)
         """The last column with a value that lies before this one; -1 where there is none."""
-        cut = np.maximum.accumulate(np.where(broken > 0, at, -1), axis=1)
-        self.joins = self.filled & (self.before >= 0) & (cut <= self.before)
+        self.joins = self.filled & (self.before >= 0)
         """Columns whose values are joined to those before."""
+        if broken is not None:
+            self.joins &= np.maximum.accumulate(np.where(broken > 0, at, -1), axis=1) <= self.before
         far = at[-1] + 1
         behind = np.minimum.accumulate(np.where(self.filled, at, far)[:, ::-1], axis=1)[:, ::-1]
         k, x = np.nonzero(~self.filled & (behind < far))
@@ -86,6 +86,28 @@ class _Table:
         fades = _fades(self.count.shape[1], over)
         means = np.where(self.filled, self.total / np.maximum(self.count, 1), 0.0)
         return np.where(self.filled, means @ fades / (self.filled @ fades), np.nan)
+
+
+def _lying_together(columns: Sequence[Columns]) -> tuple[Any, Any] | None:
+    """Values and counts of columns that lie in one block, in this order or the other way; None where they do not."""
+    first, last = columns[0].block, columns[-1].block
+    if first is None or last is None:
+        return None
+    by = 1 if last[2] >= first[2] else -1
+    wanted = range(first[2], last[2] + by, by)
+    blocks = [one.block for one in columns]
+    if [block and (id(block[0]), block[2]) for block in blocks] != [(id(first[0]), k) for k in wanted]:
+        return None
+    which = slice(wanted.start, wanted.stop if wanted.stop >= 0 else None, by)
+    return first[0][:, which], first[1][which]
+
+
+def _joined_up(np: Any, columns: Sequence[Columns]) -> tuple[Any, Any]:
+    """Values and counts of columns, put together."""
+    joined = b"".join([getattr(one, name) for name in ("low", "high", "first", "last", "total") for one in columns])
+    shape = (len(columns), columns[0].width)
+    counts = np.frombuffer(b"".join([one.count for one in columns]), np.int64)
+    return np.frombuffer(joined, np.float64).reshape(5, *shape), counts.reshape(shape)
 
 
 @lru_cache(maxsize=16)
@@ -111,15 +133,15 @@ def _dots(np: Any, scale: Axis, values: Any, rows: int) -> Any:
 
 def _joined(np: Any, tops: Any, bottoms: Any, firsts: Any, lasts: Any, table: _Table) -> tuple[Any, Any]:
     """Uppermost and lowest dot of each column, so that it meets the column before, with the way through empty ones."""
-    tops, bottoms = tops.copy(), bottoms.copy()
-    k, x = np.nonzero(table.joins)
-    x0 = table.before[k, x]
-    y = lasts[k, x0]
-    if len(table.gaps[0]):  # else every column is joined to the one beside it
-        y = _between(np, x0, y, x, firsts[k, x], x - 1)
-    top, bottom = tops[k, x], bottoms[k, x]
-    tops[k, x] = np.minimum(top, np.where(y < top, y + 1, top))
-    bottoms[k, x] = np.maximum(bottom, np.where(y > bottom, y - 1, bottom))
+    if len(table.gaps[0]):
+        k, x = np.nonzero(table.joins)
+        x0 = table.before[k, x]
+        y = np.zeros_like(lasts)
+        y[k, x] = _between(np, x0, lasts[k, x0], x, firsts[k, x], x - 1)
+    else:  # every column is joined to the one beside it
+        y = np.concatenate([lasts[:, :1], lasts[:, :-1]], axis=1)
+    tops = np.where(table.joins & (y < tops), y + 1, tops)
+    bottoms = np.where(table.joins & (y > bottoms), y - 1, bottoms)
     k, x, x1 = table.gaps
     if not len(k):
         return tops, bottoms
@@ -141,11 +163,14 @@ def _strokes(
     """(column, uppermost dot, lowest dot, tone) of all that is drawn of the curves that are meant."""
     at = np.arange(tops.shape[1])
     drawn = (gaps[:, None] == 0) | (at // np.maximum(gaps, 1)[:, None] % 2 == 0)
-    through = np.zeros(tops.shape, bool)
-    through[table.gaps[0], table.gaps[1]] = True
-    there = (table.filled & (drawn | (bottoms - tops > 2))) | (through & drawn)
-    k, x = np.nonzero(there & which[:, None])
-    return x, tops[k, x], bottoms[k, x], tones[k]
+    there = table.filled & (drawn | (bottoms - tops > 2))
+    if len(table.gaps[0]):
+        through = np.zeros(tops.shape, bool)
+        through[table.gaps[0], table.gaps[1]] = True
+        there |= through & drawn
+    flat = np.flatnonzero(there & which[:, None])
+    k, x = np.divmod(flat, tops.shape[1])
+    return x, tops.ravel()[flat], bottoms.ravel()[flat], tones[k]
 
 
 def _put(np: Any, canvas: Canvas, x: Any, tops: Any, bottoms: Any, tones: Any) -> None:

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 from engine.run.alarm_rules import BY_NAME, kl_target, limits_of
 from engine.run.config import ON_ROLLOUTS
 from engine.run.metric_names import STANDARD_ERROR
-from workbench.curve_columns import short_number
 from workbench.curves import CurveLog, Points
 from workbench.run_list import RunSummary
 from workbench.run_watch import KL, SHOWN
+from workbench.value_axis import short_number
 
 if TYPE_CHECKING:
     from engine.run.config import RunConfig

@@ -13,8 +13,8 @@ from typing import Any
 
 from engine.run.folder import RunFolder
 from engine.run.metrics_log import Supersession
-from workbench.curve_columns import short_number
 from workbench.growing_lines import GrowingLines
+from workbench.value_axis import short_number
 
 LONGEST_TEXT = 16_384
 """Characters of a prompt or completion that are kept."""

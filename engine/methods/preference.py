@@ -280,11 +280,12 @@ def pair_log_probs(
     budget: int,
     device: torch.device,
     check: Callable[[], None],
+    measured: Callable[[int], None] = lambda pairs: None,
 ) -> torch.Tensor:
     """Summed log-probs of (chosen, rejected) of each pair as `role`: (P, 2), fp32, nats, no gradient.
 
     Both answers of a pair share one packed pass; processes that train together share out the pairs. `check` is called
-    between passes and may raise StopRequested.
+    between passes and may raise StopRequested; `measured` is told of the pairs of each pass of this process.
     """
     out_P2 = torch.zeros(len(examples), 2, device=device)
     with torch.no_grad():
@@ -295,4 +296,5 @@ def pair_log_probs(
             batch = pack_pairs([examples[i] for i in group], device)
             scores, _ = roles.scores(batch, role)
             out_P2.index_copy_(0, on_device(group, device), _by_pair(batch, scores.log_probs_N))
+            measured(len(group))
     return sum_over_ranks(out_P2)

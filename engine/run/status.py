@@ -92,6 +92,10 @@ class Status:
     """Of a run that is preparing: rows that are tokenised."""
     rows_to_prepare: int = 0
     """Of a run that is preparing: rows in all; 0 where nothing is being tokenised."""
+    pairs_measured: int = 0
+    """Of a run that is preparing: pairs of which the reference's log-probs are there."""
+    pairs_to_measure: int = 0
+    """Of a run that is preparing: pairs in all; 0 while the reference is not asked."""
     note: str = ""
     """What a person should know of how it runs, in a sentence; empty where all is as usual."""
     alarm: str = ""
@@ -145,6 +149,8 @@ def new_status(folder: RunFolder, previous: Status | None, *, phase: str) -> Sta
         stalled="",
         rows_prepared=0,
         rows_to_prepare=0,
+        pairs_measured=0,
+        pairs_to_measure=0,
     )
 
 
@@ -252,7 +258,10 @@ def _alive(folder: RunFolder, status: Status | None) -> RunState:
     if status.phase == "stopping" or control.pending(folder, "stop") is not None:
         return RunState("stopping", reason or "it stops once its checkpoint is written", status)
     if status.phase == "preparing":
-        if status.rows_to_prepare:
+        if status.pairs_to_measure:
+            done, total = status.pairs_measured, status.pairs_to_measure
+            reason = reason or f"the reference has judged {done:,} of {total:,} pairs"
+        elif status.rows_to_prepare:
             reason = reason or f"{status.rows_prepared:,} of {status.rows_to_prepare:,} rows are tokenised"
         reason = reason or "its program and the model are being loaded"
         return RunState("preparing", reason, status)
@@ -362,6 +371,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "stalled": (str,),
     "rows_prepared": (int,),
     "rows_to_prepare": (int,),
+    "pairs_measured": (int,),
+    "pairs_to_measure": (int,),
     "note": (str,),
     "alarm": (str,),
     "stopped_by": (dict,),

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load, load_file, save_file
 
-from engine import reference_cache
+from engine import reference_cache, reporting
 from engine.errors import StopRequested
 from engine.model.adapters import REFERENCE, RoleModel
 from engine.reference_cache import REFERENCE_CACHE
@@ -199,3 +199,39 @@ def test_who_waits_for_another_run_hears_a_stop(
         run(make("b"), lambda: len(waits) > 1)
     lock.release()
     assert asked == []
+
+
+def test_a_long_pass_tells_how_far_it_is(
+    make: Callable[..., RunFolder], workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(reporting, "MEASURING_EVERY_S", 0.0)
+    monkeypatch.setattr(reference_cache, "PORTION", 3)
+
+    def tell(reporter: Reporter, **changes: Any) -> None:
+        if "pairs_to_measure" in changes:
+            told.append((changes["pairs_measured"], changes["pairs_to_measure"]))
+        status(reporter, **changes)
+
+    status = Reporter.status
+    monkeypatch.setattr(Reporter, "status", tell)
+    run(make("a", train__tokens_per_micro_batch=64))
+    known = [done for done, _ in told]
+    assert known == sorted(known)
+    assert (known[0], known[-1], len(set(known)) > 4) == (0, ROWS + HELD_OUT, True)
+    assert {total for _, total in told} == {ROWS + HELD_OUT}
+
+
+def test_a_long_pass_that_is_killed_keeps_what_was_written(
+    make: Callable[..., RunFolder], asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference_cache, "WRITE_EVERY_S", 0.0)
+    monkeypatch.setattr(reference_cache, "PORTION", 3)
+    folder = make("a", train__tokens_per_micro_batch=64)
+    with pytest.raises(StopRequested):
+        run(folder, stop=lambda: sum(asked) >= 2 * 5)  # in the second portion
+    begun = sum(asked)
+    asked.clear()
+    run(folder)
+    assert sum(asked) == 2 * (ROWS + HELD_OUT - 3), "the first portion is known"
+    assert begun < 2 * (ROWS + HELD_OUT)

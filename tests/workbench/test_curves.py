@@ -18,7 +18,7 @@ from engine.run.events import append_event
 from engine.run.metrics_log import MetricsWriter, read_metrics
 from engine.run.samples_log import append_samples
 from tests.workbench.run_folders import make_run
-from workbench.curve_columns import MANY, Columns, axis, nice_step, short_number, smoothed
+from workbench.curve_columns import MANY, Columns, smoothed
 from workbench.curve_panels import panels_of, why_empty
 from workbench.curve_words import metric_rows, neighbour, state_words
 from workbench.curves import CurveLog, Points, RunCurves, x_range
@@ -26,6 +26,7 @@ from workbench.growing_lines import GrowingLines
 from workbench.run_list import find_run, summarise
 from workbench.run_samples import RunSamples, summary_of
 from workbench.run_watch import KL
+from workbench.value_axis import axis, nice_step, short_number
 from workbench.workspace import Workspace
 
 RUN = "1124-dpo-test-aaa"

@@ -11,7 +11,7 @@ import pytest
 import workbench.plot_drawing as plot_drawing
 from tests.workbench.test_curve_view import line, log_of
 from workbench.curve_axes import EPISODES, TIME, AxisView
-from workbench.curve_columns import MANY, Columns, axis, fill_together
+from workbench.curve_columns import MANY, Columns, fill_together
 from workbench.curve_panels import Panel, Reference, Trace
 from workbench.curves import Points
 from workbench.plot_canvas import RUNS, Canvas
@@ -19,6 +19,7 @@ from workbench.plot_drawing import PlotDrawing
 from workbench.plot_rows import PlotRow, changed_spans
 from workbench.plot_scene import Scene
 from workbench.plot_together import Curve, draw_together
+from workbench.value_axis import axis
 
 WIDTH, HEIGHT = 46, 12
 COUNTS = (2, 9, 60, 700)
