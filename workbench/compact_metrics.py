@@ -159,30 +159,41 @@ def _holds(path: Path, facts: dict[str, Any]) -> bool:
 
 def _curves(columns: dict[str, Any], facts: dict[str, Any]) -> CurveLog:
     steps = columns[_STEP]
-    metrics = {name: _points(steps, columns[_METRIC + name]) for name in facts["metrics"]}
+    of_all = _whole(steps)
+    metrics = {name: _points(steps, of_all, columns.pop(_METRIC + name)) for name in facts["metrics"]}
     attempts = {int(attempt): int(kept) for attempt, kept in facts["attempts"].items()}
-    return CurveLog.restored(
-        metrics, _points(steps, columns[_TIME]), _whole(steps), _whole(columns[_ATTEMPT]), attempts
-    )
+    times = _points(steps, of_all, columns[_TIME])
+    return CurveLog.restored(metrics, times, of_all, _whole(columns[_ATTEMPT]), attempts)
 
 
-def _points(steps: Any, column: Any) -> Points:
+def _points(steps: Any, of_all: array[int], column: Any) -> Points:
+    """The values that are there; where there is one at every step the steps are `of_all`, itself."""
     import numpy as np
 
+    values: array[float] = array("d")
     if isinstance(column, np.ma.MaskedArray):
         there = ~np.ma.getmaskarray(column)
-        steps, column = steps[there], column.data[there]
-    values: array[float] = array("d")
-    values.frombytes(np.ascontiguousarray(column, np.float64).tobytes())
-    return Points(_whole(steps), values)
+        if not there.all():
+            values.frombytes(_bytes_of(column.data[there], np.float64))
+            return Points(_whole(steps[there]), values)
+        column = column.data
+    values.frombytes(_bytes_of(column, np.float64))
+    return Points(of_all, values)
 
 
 def _whole(column: Any) -> array[int]:
     import numpy as np
 
     found: array[int] = array("q")
-    found.frombytes(np.ascontiguousarray(column, np.int64).tobytes())
+    found.frombytes(_bytes_of(column, np.int64))
     return found
+
+
+def _bytes_of(column: Any, kind: Any) -> memoryview:
+    """What the numbers of a column are, without a copy where they lie together already."""
+    import numpy as np
+
+    return memoryview(np.ascontiguousarray(column, kind)).cast("B")
 
 
 def _sha256(path: Path, size: int) -> str:

@@ -185,24 +185,32 @@ class Columns:
         values = np.frombuffer(points.values[begin:end], np.float64)
         bounds = _bounds(self.first_step, self.last_step, self.width)
         places = _places(np, points.steps, begin, end, bounds)
-        if not _all_finite(np, values):
-            finite = np.isfinite(values)
-            steps = np.frombuffer(points.steps[begin:end], np.int64)
-            ends: Any = np.searchsorted(steps[~finite], bounds)
-            broken = ends[1:] - ends[:-1]
-            np.frombuffer(self.broken, np.int64)[:] += broken
-            self.breaks += int(broken.sum())
-            values, places = values[finite], np.searchsorted(steps[finite], bounds)
-        if len(values):
-            self._merge(np, places, values)
+        if self._merge(np, places, values):
+            return
+        finite = np.isfinite(values)
+        steps = np.frombuffer(points.steps[begin:end], np.int64)
+        ends: Any = np.searchsorted(steps[~finite], bounds)
+        broken = ends[1:] - ends[:-1]
+        np.frombuffer(self.broken, np.int64)[:] += broken
+        self.breaks += int(broken.sum())
+        self._merge(np, np.searchsorted(steps[finite], bounds), values[finite], known_finite=True)
 
-    def _merge(self, np: Any, bounds: Any, values: Any) -> None:
-        """Put finite values into the columns; those of column x lie between `bounds[x]` and `bounds[x + 1]`."""
+    def _merge(self, np: Any, bounds: Any, values: Any, *, known_finite: bool = False) -> bool:
+        """Put finite values into the columns; those of column x lie between `bounds[x]` and `bounds[x + 1]`.
+
+        False, and nothing is changed, where not all may be finite.
+        """
+        if not len(values):
+            return True
         new = bounds[1:] - bounds[:-1]
         x = np.flatnonzero(new)
         starts, ends = bounds[x], bounds[x + 1]
+        with np.errstate(all="ignore"):
+            totals = np.add.reduceat(values, starts)
+        if not known_finite and not np.isfinite(totals).all():  # what is no finite number is none in its sum either
+            return False
         lows, highs = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
-        firsts, totals = values[starts], np.add.reduceat(values, starts)
+        firsts = values[starts]
         low, high, first, last, total = (
             np.frombuffer(some, np.float64) for some in (self.low, self.high, self.first, self.last, self.total)
         )
@@ -216,6 +224,7 @@ class Columns:
         self.points += len(values)
         self.low_at_all = min(self.low_at_all, float(lows.min()))
         self.high_at_all = max(self.high_at_all, float(highs.max()))
+        return True
 
 
 def fill_together(many: Sequence[tuple[Columns, Points]]) -> None:
@@ -272,12 +281,6 @@ def _places(np: Any, steps: array[int], begin: int, end: int, bounds: Any) -> An
         ):
             return likely
     return np.searchsorted(np.frombuffer(steps[begin:end], np.int64), bounds)
-
-
-def _all_finite(np: Any, values: Any) -> bool:
-    """Whether no value is broken: what is no finite number is none in a sum either, and one beyond range is asked."""
-    with np.errstate(all="ignore"):
-        return bool(np.isfinite(values.sum()) or np.isfinite(values).all())
 
 
 def smoothed(columns: Columns, over: float) -> list[float]:

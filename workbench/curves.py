@@ -73,13 +73,19 @@ class CurveLog:
         self._steps: array[int] = array("q")
         self._attempts: array[int] = array("q")
         self._late: dict[int, tuple[int, dict[str, Any]]] = {}
+        self._shared = False
+        """Points have their steps in common, and so must not grow."""
 
     @classmethod
     def restored(
         cls, metrics: dict[str, Points], times: Points, steps: array[int], attempts: array[int], kept: Mapping[int, int]
     ) -> CurveLog:
-        """The log as it was when its parts, `kept` being what `state` gave, were written down."""
+        """The log as it was when its parts, `kept` being what `state` gave, were written down.
+
+        Points may have `steps` itself for theirs, which saves a long log half of its memory, until a line comes.
+        """
         log = cls()
+        log._shared = any(points.steps is steps for points in (times, *metrics.values()))
         log.metrics, log.times, log._steps, log._attempts = metrics, times, steps, attempts
         for attempt, step in kept.items():
             log.superseded.note(attempt, step)
@@ -104,10 +110,19 @@ class CurveLog:
     def take(self, lines: Iterable[dict[str, Any]]) -> None:
         """Take in lines of the log; those that are none are left out."""
         for line in lines:
+            if self._shared:
+                self._part()
             self._take(line)
         if self._late:
             self._merge_late()
         self.last_step = self._steps[-1] if self._steps else -1
+
+    def _part(self) -> None:
+        """Give all points steps of their own."""
+        self._shared = False
+        for name, points in self.metrics.items():
+            self.metrics[name] = Points(points.steps[:], points.values[:])
+        self.times = Points(self.times.steps[:], self.times.values[:])
 
     def _take(self, line: dict[str, Any]) -> None:
         attempt, kept = line.get("attempt"), line.get("resumed_from")
