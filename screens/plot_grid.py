@@ -12,11 +12,9 @@ from textual.containers import Container
 from textual.events import Resize
 
 from screens.plot_widget import Plot
-from workbench.curve_columns import Columns, fill_together
 from workbench.curves import Points
 from workbench.panel_grid import MOST, grid_of
 from workbench.plot_scene import Scene
-from workbench.plot_together import MANY_CURVES
 
 
 class PlotGrid(Container):
@@ -79,20 +77,8 @@ class PlotGrid(Container):
             self.styles.grid_size_columns, self.styles.grid_size_rows = columns, rows
         self._page = min(self._page, self.pages - 1)
         shown = self._scenes[self._page * columns * rows :][: columns * rows]
-        self._fill_together(shown)
         for place, plot in enumerate(self.plots):
             there = place < len(shown)
             if plot.display != there:
                 plot.display = there
             plot.show(shown[place] if there else None, self._metrics)
-
-    def _fill_together(self, shown: Sequence[Scene]) -> None:
-        """Take in many curves of all panels in one go, which is faster than panel by panel."""
-        alike: dict[tuple[int, int, int], list[tuple[Columns, Points]]] = {}
-        for plot, scene in zip(self.plots, shown, strict=False):
-            for new in plot.drawing.renew(scene, self._metrics):
-                columns = new[0]
-                alike.setdefault((columns.first_step, columns.last_step, columns.width), []).append(new)
-        for many in alike.values():
-            if len(many) >= MANY_CURVES:
-                fill_together(many)

@@ -236,34 +236,38 @@ def fill_together(many: Sequence[tuple[Columns, Points]]) -> None:
     counts = [len(points) for _, points in many]
     places: Any = np.empty((len(many), width + 1), np.int64)
     parts, offset = [], 0
-    steps: array[int] = array("q")
+    before: Points | None = None
     for k, (_, points) in enumerate(many):
-        begin = bisect_left(points.steps, one.first_step, 0, counts[k])
-        end = bisect_right(points.steps, one.last_step, begin, counts[k])
         # Runs that are looked at together mostly have the same steps; to see it is faster than to search them.
-        if k == 0 or points.steps[begin:end] != steps:
-            steps = points.steps[begin:end]
+        if before is None or counts[k] != counts[k - 1] or points.steps != before.steps:
+            begin = bisect_left(points.steps, one.first_step, 0, counts[k])
+            end = bisect_right(points.steps, one.last_step, begin, counts[k])
             found_in = _places(np, points.steps, begin, end, bounds)
+        before = points
         np.add(found_in, offset, out=places[k])
         parts.append(points.values[begin:end])
         offset += end - begin
     values = np.frombuffer(b"".join(parts), np.float64)
     new = places[:, 1:] - places[:, :-1]
-    there = new > 0
-    starts, ends = places[:, :-1][there], places[:, 1:][there]
+    there: Any = np.flatnonzero(new)
+    starts, ends = places[:, :-1].ravel(), places[:, 1:].ravel()
+    if all_there := len(there) == new.size:
+        there = slice(None)
+    else:
+        starts, ends = starts[there], ends[there]
     with np.errstate(all="ignore"):
         totals = np.add.reduceat(values, starts) if len(values) else values
     if not len(values) or not np.isfinite(totals).all():  # what is no finite number is none in its sum either
         for columns, points in many:
             columns.follow(points)
         return
-    found = np.full((5, len(many), width), NAN)
-    for place, some in enumerate((
-        np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts), values[starts], values[ends - 1],
-        totals,
-    )):  # fmt: skip
-        found[place][there] = some
-    found[4][~there] = 0.0
+    found = np.empty((5, new.size)) if all_there else np.full((5, new.size), NAN)
+    found[0, there], found[1, there] = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
+    found[2, there], found[3, there] = values[starts], values[ends - 1]
+    if not all_there:
+        found[4] = 0.0
+    found[4, there] = totals
+    found = found.reshape(5, len(many), width)
     ends_of = zip(np.fmin.reduce(found[0], axis=1).tolist(), np.fmax.reduce(found[1], axis=1).tolist(), strict=True)
     in_all = new.sum(axis=1).tolist()
     for k, ((columns, points), both) in enumerate(zip(many, ends_of, strict=True)):

@@ -75,8 +75,6 @@ class PlotDrawing:
         """While it is the same the axis changes only where a value lies beyond it."""
         self._metrics: Mapping[str, Points] = {}
         self._columns: dict[str, Columns] = {}
-        self._renewed = False
-        """Whether any of them were made anew and not drawn since."""
         self._ground: _Ground | None = None
         """What the crosshair moves over: moving it draws no curve again."""
         self.rows: list[PlotRow] = []
@@ -118,38 +116,30 @@ class PlotDrawing:
     def _canvas_size(self) -> tuple[int, int]:
         return self._width - GUTTER, self._height - 2
 
-    def renew(self, scene: Scene | None, metrics: Mapping[str, Points]) -> list[tuple[Columns, Points]]:
-        """Make the columns that showing this scene needs and are not there, for who fills those of several panels."""
-        width, height = self._canvas_size
-        if scene is None or width < LEAST_WIDTH - GUTTER or height < LEAST_HEIGHT - 2:
-            return []
-        wanted = (scene.first_step, scene.last_step, 2 * width)
-        # In the order of the curves, so that what is filled together lies as it is drawn.
-        names = dict.fromkeys(name for trace in scene.panel.traces for name in (trace.metric, trace.error) if name)
-        for name in set(self._columns) - set(names):
-            del self._columns[name]
-        new = []
-        for name in names:
-            columns = self._columns.get(name)
-            if columns is None or (columns.first_step, columns.last_step, columns.width) != wanted:
-                columns = self._columns[name] = Columns(*wanted)
-                self._renewed = True
-                if points := metrics.get(name):
-                    new.append((columns, points))
-        return new
-
     def _follow(self) -> bool:
         """Take in new points; whether any curve has changed."""
         width, height = self._canvas_size
         if self._scene is None or width < LEAST_WIDTH - GUTTER or height < LEAST_HEIGHT - 2:
             return True
-        new = self.renew(self._scene, self._metrics)
-        if len(new) >= MANY_CURVES:
-            fill_together(new)
+        wanted = (self._scene.first_step, self._scene.last_step, 2 * width)
+        # In the order of the curves, so that what is filled together lies as it is drawn.
+        traces = self._scene.panel.traces
+        names = dict.fromkeys(name for trace in traces for name in (trace.metric, trace.error) if name)
+        new = []
+        for name in names:
+            columns = self._columns.get(name)
+            if columns is None or (columns.first_step, columns.last_step, columns.width) != wanted:
+                new.append(name)
+                self._columns[name] = Columns(*wanted)
+        # Panel by panel: the points of one lie in a processor's cache, those of nine do not.
+        with_points = [(self._columns[name], points) for name in new if (points := self._metrics.get(name))]
+        if len(with_points) >= MANY_CURVES:
+            fill_together(with_points)
         # All of them: what is new above may have grown meanwhile.
-        followed = [columns.follow(self._metrics.get(name)) for name, columns in self._columns.items()]
-        renewed, self._renewed = self._renewed, False
-        return renewed or any(followed)
+        followed = [self._columns[name].follow(self._metrics.get(name)) for name in names]
+        for name in set(self._columns) - set(names):
+            del self._columns[name]
+        return bool(new) or any(followed)
 
     # From columns to rows of text.
 

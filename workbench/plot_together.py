@@ -188,11 +188,13 @@ def _put(np: Any, canvas: Canvas, x: Any, tops: Any, bottoms: Any, tones: Any) -
     layers = _filled(np, x >> 1, layer + (tops >> 2), layer + (bottoms >> 2), TONES * (canvas.height + 1), canvas.width)
     layers = layers.reshape(TONES, canvas.height + 1, canvas.width)[:, :-1]
     weightiest = (layers * np.arange(TONES, dtype=np.uint8)[:, None, None]).max(axis=0)
+    old_bits, old_tones = (
+        np.frombuffer(b"".join(rows), np.uint8).reshape(bits.shape) for rows in (canvas.bits, canvas.tones)
+    )
+    gives_way = (bits > 0) & (old_tones == REFERENCE)
+    new_bits, new_tones = np.where(gives_way, bits, old_bits | bits), np.maximum(old_tones, weightiest)
     for row in range(canvas.height):
-        old_bits, old_tones = np.frombuffer(canvas.bits[row], np.uint8), np.frombuffer(canvas.tones[row], np.uint8)
-        gives_way = (bits[row] > 0) & (old_tones == REFERENCE)
-        old_bits[:] = np.where(gives_way, bits[row], old_bits | bits[row])
-        old_tones[:] = np.maximum(old_tones, weightiest[row])
+        canvas.bits[row][:], canvas.tones[row][:] = new_bits[row].tobytes(), new_tones[row].tobytes()
 
 
 def _filled(np: Any, x: Any, tops: Any, bottoms: Any, high: int, wide: int) -> Any:

@@ -1,6 +1,6 @@
 """Curves: opening long runs, drawing their panels, watching a live one; beside textual-plotext's drawing of the data.
 
-    python -m tests.benchmarks.curves [--steps 200000] [--long 1000000] [--live 20] [--small]
+    python -m tests.benchmarks.curves [--steps 200000] [--long 1000000] [--live 20] [--awake] [--small]
 
 Owns the measuring: medians of five, processor time of this process beside the wall's, so that a busy machine can be
 told from a slow program. Runs are made by writing metrics.jsonl as the engine does; what is drawn are the panels of a
@@ -28,6 +28,8 @@ import orjson
 from engine.run.folder import RunFolder
 from engine.run.locks import hold, is_held
 from engine.run.metrics_log import MetricsWriter
+from tests.benchmarks.awake import awake
+from tests.benchmarks.blank_app import BLANK_APP, BLANK_READY
 from tests.screens.pty_terminal import PtyTerminal, app_command
 from tests.workbench.run_folders import make_run
 from tests.workbench.test_several_runs import write_run
@@ -60,6 +62,8 @@ KEYS = {
 SIZE = (160, 48)
 PANEL = (53, 22)
 OVERLAID = 20
+QUIET_S = 0.4
+"""After which an answer is over."""
 RATE = 10
 BEGUN = 1100
 """Steps of a live run before it is measured: its x axis does not double meanwhile, which is a whole frame sent."""
@@ -192,18 +196,21 @@ def overlaid(steps: int, times: int) -> Iterator[Figure]:
 
 
 def overlaid_keys(workspace: Workspace, steps: int, times: int) -> Iterator[Figure]:
-    """From a key to the last byte of the app's answer, with twenty runs in nine panels at 160x48."""
+    """From a key to the last byte of the answer, with twenty runs in nine panels at 160x48, less a blank app's."""
     for number in range(OVERLAID):
         overlaid_run(workspace, number, steps)
     what = f"{OVERLAID} runs of {steps:,} steps in the app"
     command = app_command(workspace.root, "--station", "several", "--subject", "/overlaid-")
-    with PtyTerminal(command, size=SIZE) as terminal:
+    with PtyTerminal(command, size=SIZE) as terminal, PtyTerminal(BLANK_APP, size=SIZE) as blank:
         terminal.sees(f"{OVERLAID} in the same panels")
+        blank.sees(BLANK_READY)
         for name, (before, key) in KEYS.items():
-            walls, cpus, sent = zip(*[_answered(terminal, before, key) for _ in range(times + 1)], strict=True)
-            cpu = statistics.median(cpus[1:])
-            yield Figure(f"{what}: {name}", statistics.median(walls[1:]), "ms", 50.0, cpu)
-            yield Figure("  bytes", statistics.median(sent[1:]), "B")
+            both = [(_answered(terminal, before, key), _answered(blank, "", key)) for _ in range(times + 1)][1:]
+            ours, theirs = (statistics.median(one[of][0] for one in both) for of in (0, 1))
+            cpu = statistics.median(mine[1] for mine, _ in both)
+            yield Figure(f"{what}: {name}", ours - theirs, "ms", 50.0, cpu)
+            yield Figure("  with the blank app's own time", ours, "ms")
+            yield Figure("  bytes", statistics.median(mine[2] for mine, _ in both), "B")
 
 
 def _answered(terminal: PtyTerminal, before: str, key: str) -> tuple[float, float, int]:
@@ -211,9 +218,8 @@ def _answered(terminal: PtyTerminal, before: str, key: str) -> tuple[float, floa
     terminal.press(*before)
     terminal.settle()
     cpu, count, sent_at = _cpu_s(terminal), terminal.count, terminal.send(key)
-    terminal.until(lambda: terminal.count > count, "an answer")
-    terminal.settle()
-    return 1000 * (terminal.pieces[-1].at - sent_at), 1000 * (_cpu_s(terminal) - cpu), terminal.count - count
+    last_at = terminal.answer(QUIET_S)
+    return 1000 * (last_at - sent_at), 1000 * (_cpu_s(terminal) - cpu), terminal.count - count
 
 
 def overlaid_run(workspace: Workspace, number: int, steps: int) -> None:
@@ -309,6 +315,7 @@ def main() -> None:
     parser.add_argument(
         "--live", type=float, default=20.0, metavar="S", help="seconds of each live run; 0 leaves them out"
     )
+    parser.add_argument("--awake", action="store_true", help="keep idle cores from sleeping while keys are measured")
     parser.add_argument("--small", action="store_true", help="see that it works: 5,000 steps, 3 s, once")
     args = parser.parse_args()
     steps, longer, seconds, times = args.steps, args.long, args.live, TIMES
@@ -322,8 +329,9 @@ def main() -> None:
         if longer:
             for figure in opening(workspace, longer, 1000.0, times):
                 print(figure.line(), flush=True)
-        for figure in overlaid_keys(workspace, min(steps, 2_000), times):
-            print(figure.line(), flush=True)
+        with awake(args.awake):
+            for figure in overlaid_keys(workspace, min(steps, 2_000), times):
+                print(figure.line(), flush=True)
         for figure in (*overlaid(min(steps, 10_000), times), *plotext(min(steps, 100_000), times)):
             print(figure.line(), flush=True)
         for slow_link in (False, True) if seconds else ():

@@ -26,6 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from tests.benchmarks.blank_app import BLANK_APP, BLANK_READY  # noqa: E402
 from tests.screens.pty_terminal import PAGE_DOWN, PtyTerminal, app_command  # noqa: E402
 from workbench.label_form import form_of  # noqa: E402
 from workbench.pair_sets import CandidatePair, create_pairs  # noqa: E402
@@ -78,19 +79,6 @@ class Peer(App):
         for widget, side in zip(self.query(Markdown), "ab"):
             await widget.update(pairs[0][side])
 Peer().run()
-"""
-_BLANK = """
-import os; os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
-from textual.app import App
-from textual.widgets import Static
-class Blank(App):
-    keys = 0
-    def compose(self):
-        yield Static("blank ready")
-    def on_key(self):
-        self.keys += 1
-        self.query_one(Static).update(f"key {self.keys}")
-Blank().run()
 """
 OURS, BLANK, SYNCED = "a verdict", "a blank app", "its synced line alone"
 LINE = b'{"a line as long as that of a verdict": "' + b"x" * 300 + b'"}\n'
@@ -189,10 +177,10 @@ def ours(workspace: Workspace, size: tuple[int, int], keys: int) -> dict[str, Ta
     command = app_command(workspace.root, "--station", "label", "--subject", "long")
     with (
         PtyTerminal(command, size=size) as terminal,
-        PtyTerminal([sys.executable, "-c", _BLANK], size=size) as blank,
+        PtyTerminal(BLANK_APP, size=size) as blank,
     ):
         terminal.sees("wheel")
-        blank.sees("blank ready")
+        blank.sees(BLANK_READY)
         terminal.settle(1.0)
         blank.settle(1.0)
         verdicts = [str(n % 5 + 1) for n in range(keys)]
