@@ -101,6 +101,8 @@ def criterion_lines(one: OnCriterion) -> tuple[str, str]:
 def _alpha(found: Agreement) -> str:
     if math.isnan(found.alpha):
         return "undefined"
+    if math.isnan(found.alpha_low):
+        return f"{found.alpha:.2f} (too few pairs for an interval)"
     return f"{found.alpha:.2f} ({found.alpha_low:.2f} to {found.alpha_high:.2f})"
 
 

@@ -37,7 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("workbench.command_workspace", "make a workspace"),
     "data": ("workbench.command_data", "datasets: add ls show profile lint convert sample split concat remake rm"),
     "sql": ("workbench.command_sql", "any question about data, verdicts and runs, as a query that reads"),
-    "pairs": ("workbench.command_pairs", "pairs of answers and their verdicts: make judge ls show status"),
+    "pairs": ("workbench.command_pairs", "pairs of answers and their verdicts: make judge ls show status keyline"),
     "label": ("workbench.command_label", "judge pairs on the screen, one key each"),
     "prefs": ("workbench.command_prefs", "preference sets: freeze ls show export"),
     "train": ("workbench.command_train", "train a model: sft reward dpo simpo cpo orpo kto ppo grpo rloo"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -289,7 +290,7 @@ def run_keyline(args: argparse.Namespace) -> int:
     """Print the lines that let an annotator in."""
     import getpass
 
-    from workbench.keyline import authorized_keys_line, read_public_key, sudo_lines
+    from workbench.keyline import PLACE_FOR_THE_KEY, authorized_keys_line, read_public_key, sudo_lines
     from workbench.pair_sets import open_pairs
 
     pair_set = open_pairs(workspace_of(args), args.name)
@@ -300,6 +301,10 @@ def run_keyline(args: argparse.Namespace) -> int:
         write_json({"schema": SCHEMA, "authorized_keys": line, "sudoers": rule, "command": typed})
         return 0
     print(line)
+    if not key:
+        note(f"It is not complete: put their public key in the place of {PLACE_FOR_THE_KEY}{args.annotator}, or --key.")
+    if os.geteuid() == 0:
+        note("This account is root: whoever found a way out of the label screen would be, too. Use one of its own.")
     note("That is one line for ~/.ssh/authorized_keys of the account that owns this workspace.")
     note("With an account of their own, instead, in sudoers (visudo -f /etc/sudoers.d/workbench):")
     note(f"  {rule}")

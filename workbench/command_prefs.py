@@ -112,6 +112,8 @@ def run_freeze(args: argparse.Namespace) -> int:
         note(f"{counted(frozen.info.adjudicated, 'pair')} decided by a third voice")
     if made:
         say(f"{made.name}  {counted(made.info.rows, 'written answer')} for SFT")
+    if faults := [fault for source in frozen.info.sources for fault in source["faults"]]:
+        note(f"lines of journals that could not be used: {'; '.join(faults[:3])}{' …' if len(faults) > 3 else ''}")
     if frozen.info.origins.get("rule"):
         note(f"{frozen.info.origins['rule']:,} of the verdicts were made by the sample rule (synthetic)")
     return 0

@@ -115,6 +115,7 @@ def freeze(
     opened = [open_pairs(workspace, n, kind) for n in names]
     steps = Steps(2 * sum(one.info.rows for one in opened), progress)
     readings = [_Reading(one, one.judgments(), steps) for one in opened]
+    _check_annotators(rule, names, readings)
     with workspace.new_folder("prefs", name) as folder:
         counts = dict.fromkeys((*SIDES, *CAUSES, "identical", "conflicts", WRITTEN, ADJUDICATED), 0)
         origins: Counter[str] = Counter()
@@ -252,6 +253,16 @@ def _nothing_to_freeze(names: Sequence[str], readings: Sequence[_Reading], count
         + which
         + (several if len(who) > 1 else "")
     )
+
+
+def _check_annotators(rule: FreezeRule, names: Sequence[str], readings: Sequence[_Reading]) -> None:
+    """Raises UsageError for a name under which nobody judged: a typing error would leave verdicts out unseen."""
+    there = {one.annotator for reading in readings for one in (*reading.said.current, *reading.said.conflicts)}
+    if unknown := [who for who in rule.annotators if who not in there]:
+        known = ", ".join(sorted(there)) or "nobody"
+        raise UsageError(
+            f"--annotators {', '.join(unknown)}: no such name judged {', '.join(names)}. Verdicts are there of {known}."
+        )
 
 
 def _write_sides(

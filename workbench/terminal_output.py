@@ -65,12 +65,15 @@ def note(text: str) -> None:
 
 
 def write_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, empty: str) -> None:
-    """An aligned table on stdout that fits the terminal; `empty` is said on stderr where there are no rows."""
+    """An aligned table on stdout; `empty` is said on stderr where there are no rows.
+
+    On a terminal it fits; in a pipe or a file nothing is cut.
+    """
     cells = [list(row) for row in rows]
     if not cells:
         note(empty)
         return
-    for line in table_lines(columns, cells, line_width()):
+    for line in table_lines(columns, cells, line_width() if sys.stdout.isatty() else sys.maxsize):
         print(line)
 
 

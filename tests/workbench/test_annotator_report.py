@@ -169,9 +169,21 @@ def test_the_commands(made: PairSet, workspace: Workspace, capsys: pytest.Captur
     for words in ("alice", "50% of 4", "75% agreement", f"1 disagreement, 0 adjudicated: {pairs[3]}", "kappa"):
         assert words in told, told
     assert max(map(len, told.splitlines())) <= 100
+    assert "nan" not in told
     assert main(["pairs", "status", "s", "--json", *where]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["status"]["judged"] == 4
     assert found["people"][0]["habits"]["left"]["share"] == 0.5
     assert found["criteria"][0]["disagreements"] == [pairs[3]]
     assert found["between"][0]["kappa"] == 0.5
+
+
+def test_one_pair_gives_no_interval(made: PairSet, workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    first = next(made.pairs()).id
+    for who, verdict in (("alice", "a"), ("bob", "b")):
+        with made.journal(who) as journal:
+            journal.append(first, verdict, origin="screen", order="ab")  # type: ignore[arg-type]
+    assert main(["pairs", "agreement", "s", "--workspace", str(workspace.root)]) == 0
+    told = capsys.readouterr().out
+    assert "too few pairs for an interval" in told
+    assert "nan" not in told

@@ -93,6 +93,10 @@ def test_the_command(workspace: Workspace, tmp_path: Path, capsys: pytest.Captur
     told = capsys.readouterr()
     assert told.out == authorized_keys_line(made, "alice", KEY) + "\n"
     assert "sudo -u" in told.err
+    assert "not complete" not in told.err
+    assert ("This account is root" in told.err) == (os.geteuid() == 0)
+    assert main(["pairs", "keyline", "s", "alice", "--workspace", str(workspace.root)]) == 0
+    assert "put their public key in the place of PUBLIC-KEY-OF-alice" in capsys.readouterr().err
 
 
 class TestWhatIsBelieved:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.canonical_rows import is_held_out
+from workbench.cli import main
 from workbench.dataset_store import add_dataset
 from workbench.errors import DiskFull, NameTaken, NotFound, SourceChanged, UsageError, WorkbenchError
 from workbench.judgments import Showing
@@ -155,7 +156,9 @@ class TestFreezing:
         assert freeze(workspace, "p", "f3").info.content_sha256 != first.info.content_sha256
         first.verify()
 
-    def test_sources_are_named_with_the_hash_of_what_was_read(self, workspace: Workspace) -> None:
+    def test_sources_are_named_with_the_hash_of_what_was_read(
+        self, workspace: Workspace, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         import hashlib
 
         pairs = make_pairs(workspace)
@@ -168,6 +171,9 @@ class TestFreezing:
         assert source["sha256"] == pairs.info.sha256
         assert source["journals"] == [{"file": journal.name, "sha256": hashlib.sha256(read).hexdigest(), "lines": 80}]
         assert source["faults"] == [f"{journal.name}:81: torn (the line ends early)"]
+        assert main(["prefs", "freeze", "p", "--to", "g", "--workspace", str(workspace.root)]) == 0
+        told = capsys.readouterr().err
+        assert f"lines of journals that could not be used: {journal.name}:81: torn" in told
 
     def test_several_sets_several_people_and_whose_verdicts_count(self, workspace: Workspace) -> None:
         first, second = make_pairs(workspace, "p1", 10, 1), make_pairs(workspace, "p2", 10, 1)
@@ -182,6 +188,9 @@ class TestFreezing:
         assert people.info.rule.annotators == ("alice",)
         with pytest.raises(UsageError, match="once"):
             freeze(workspace, ["p1", "p1"], "twice")
+        with pytest.raises(UsageError, match=r"--annotators alise: no such name judged p1.* of alice, rule\."):
+            freeze(workspace, "p1", "nobody", FreezeRule(annotators=("alice", "alise")))
+        assert "nobody" not in workspace.names("prefs")
 
     def test_conflicts_cast_no_vote_and_repeats_are_never_merged(self, workspace: Workspace) -> None:
         pairs = make_pairs(workspace, prompts=4, each=1)

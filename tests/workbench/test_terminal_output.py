@@ -21,6 +21,7 @@ from workbench.terminal_output import (
     table_lines,
     time_left,
     write_json,
+    write_table,
 )
 from workbench.text_wrapping import cut
 
@@ -43,6 +44,18 @@ class TestTables:
         assert max(map(len, lines)) == 80
         assert "i" * 40 in lines[1]
         assert lines[1].endswith("…")
+
+    def test_nothing_is_cut_in_a_pipe(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        columns, rows = [Column("id"), Column("from", shrinks=True)], [["i" * 40, "f" * 80]]
+        write_table(columns, rows, empty="")
+        assert "f" * 80 in capsys.readouterr().out
+        terminal = Terminal()
+        monkeypatch.setattr("sys.stdout", terminal)
+        write_table(columns, rows, empty="")
+        assert "f" * 80 not in terminal.getvalue()
+        assert "f…" in terminal.getvalue()
 
     def test_strangers_text_cannot_move_the_cursor(self) -> None:
         assert "\x1b" not in "".join(table_lines([Column("x")], [["\x1b[2J\n"]]))
