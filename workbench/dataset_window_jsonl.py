@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import orjson
 
@@ -37,7 +37,8 @@ from workbench.row_query import RowQuery
 from workbench.sql_rows import SqlRows, duckdb_error
 
 _FIRST_BYTES = 1 << 18
-_CHUNK_BYTES = 1 << 24
+_CHUNK_BYTES = 1 << 20
+"""Read and searched in a processor's own cache: half of the time that 16 MB a chunk take."""
 LONGEST_LINE = 32_000_000
 """Of a longer line only the beginning is read: a text of Python's takes up to four bytes a character."""
 _EXCERPT_BYTES = 4096
@@ -303,7 +304,7 @@ class _Indexing:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._file: BinaryIO = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by the index's own thread
+            self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by the index's own thread
         except OSError as error:
             raise UnreadableData(f"{path} cannot be read: {error.strerror}.") from error
         self._read = 0
@@ -311,22 +312,27 @@ class _Indexing:
         self._begin = 0
         """Where the line that is being read begins."""
         self._line = 1
+        self._room: Any = None
+        """numpy: what a chunk is read into, and which of its bytes end a line."""
 
     def next_part(self, size: int) -> _Part | None:
         """The rows that end in the next `size` bytes; None after the last."""
         import numpy as np
 
-        chunk = self._file.read(size)
-        if not chunk:
+        if self._room is None or len(self._room[0]) < size:
+            self._room = np.empty(size, np.uint8), np.empty(size, bool)
+        count = self._file.readinto(memoryview(self._room[0])[:size])
+        chunk, is_end = self._room[0][:count], self._room[1][:count]
+        if not count:
             last = self._begin
             self._begin = self._read
             if self._read - last < 2:
                 return None
             return _Part(np.array([last], dtype=np.int64), self._line, None)
-        if self._read == 0 and chunk.startswith(b"\xef\xbb\xbf"):
+        if self._read == 0 and chunk[:3].tobytes() == b"\xef\xbb\xbf":
             self._begin = 3
-        ends: Any = np.flatnonzero(np.frombuffer(chunk, dtype=np.uint8) == 10) + self._read
-        self._read += len(chunk)
+        ends: Any = np.flatnonzero(np.equal(chunk, 10, out=is_end)) + self._read
+        self._read += count
         starts: Any = np.empty(len(ends), dtype=np.int64)
         if len(ends):
             starts[0] = self._begin
