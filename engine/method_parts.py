@@ -32,8 +32,9 @@ from engine.prepared_data import PreparedData
 from engine.reference_cache import reference_log_probs
 from engine.reporting import Reporter
 from engine.reward_parts import build_rewards
-from engine.run.config import AGAINST_REFERENCE, ON_ROLLOUTS, RunConfig
+from engine.run.config import RunConfig
 from engine.run.folder import RunFolder
+from engine.run.method_names import AGAINST_REFERENCE, ON_ROLLOUTS
 
 
 def build_method(

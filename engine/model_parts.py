@@ -14,8 +14,9 @@ from engine.model.adapters import POLICY, REWARD, RoleModel, build_roles
 from engine.model.loading import load_causal_lm
 from engine.model.model_files import read_adapter_config
 from engine.model.row_sharing import row_sharing
-from engine.run.config import ON_ROLLOUTS, RunConfig, reads_reference
+from engine.run.config import RunConfig, reads_reference
 from engine.run.folder import RunFolder
+from engine.run.method_names import ON_ROLLOUTS
 from engine.run.reward_models import RewardModel, reward_models
 
 

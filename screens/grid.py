@@ -12,8 +12,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import ClassVar
 
-from rich.cells import cell_len
-from rich.segment import Segment
 from textual.binding import Binding, BindingType
 from textual.events import Click, Resize
 from textual.geometry import Region, Size
@@ -22,10 +20,10 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from screens.grid_arrangement import ARRANGING, Arrangement
-from screens.grid_columns import GAP, NULL
+from screens.grid_lines import GridLines, Look
+from screens.narrow_updates import draw_now
 from workbench.dataset_window import Cells, RowWindow
 from workbench.errors import WorkbenchError
-from workbench.text_wrapping import cut, fit
 
 BLOCK_ROWS = 256
 """Rows that are read at once."""
@@ -91,6 +89,8 @@ class Grid(ScrollView, can_focus=True):
         self._first_column = 0
         self._direction = 1
         self._failure = ""
+        self._lines: GridLines | None = None
+        """Of the lines that were drawn last."""
 
     # What it shows.
 
@@ -159,6 +159,7 @@ class Grid(ScrollView, can_focus=True):
 
     def action_page(self, by: int) -> None:
         self._place(self._cursor + by * max(1, self._room - 1), page=by)
+        draw_now(self.screen, self, self.vertical_scrollbar)
 
     def action_edge(self, end: int) -> None:
         self._place(self._total - 1 if end > 0 else 0)
@@ -208,17 +209,29 @@ class Grid(ScrollView, can_focus=True):
 
     # How it is drawn.
 
-    def render_line(self, y: int) -> Strip:
+    def render_lines(self, crop: Region) -> list[Strip]:
         width = self.scrollable_content_region.width
+        look = Look(self._first_column, self._column, self._gutter, width)
+        if self._lines is None or self._lines.look != look:
+            self._lines = GridLines(self, self._arranged, look)
+        lines = [self._line(self._lines, y) for y in crop.line_range]
+        if crop.right > width:  # where the scroll bar is
+            lines = [line.extend_cell_length(crop.right, self.rich_style) for line in lines]
+        return [line.crop(crop.x, crop.right) for line in lines]
+
+    def notify_style_update(self) -> None:
+        self._lines = None
+        super().notify_style_update()
+
+    def _line(self, lines: GridLines, y: int) -> Strip:
         if self._window is None:
-            return Strip.blank(width, self.rich_style)
+            return lines.blank("")
         if y == 0:
-            return self._title_line(width)
+            return lines.titles()
         place = y - 1 + self.scroll_offset.y
         if place >= self._total:
-            words = (self._failure or self._empty) if place == 0 else ""
-            return Strip([Segment(fit(cut(" " + words, width), width), self.rich_style)], width)
-        return self._row_line(place, width)
+            return lines.blank(" " + (self._failure or self._empty) if place == 0 else "")
+        return lines.row(self._number(place), self._cells(place), place == self._cursor)
 
     @property
     def _room(self) -> int:
@@ -229,54 +242,6 @@ class Grid(ScrollView, can_focus=True):
         """Cells of the row numbers, with the mark of the cursor before them."""
         largest = self._window.rows_so_far if self._window else 0
         return len(f"{max(largest, 999):,}") + 2
-
-    def _shown_columns(self, width: int) -> list[tuple[int, int]]:
-        """(place, its cells) of the columns on the screen; the last may be cut."""
-        return self._arranged.on_line(self._first_column, width - self._gutter)
-
-    def _title_line(self, width: int) -> Strip:
-        style = self.get_component_rich_style("grid--title", partial=True)
-        more = "◂" if self._first_column > self._arranged.frozen else " "
-        text = more + " " * (self._gutter - 2)
-        for place, cells in self._shown_columns(width):
-            # The mark stands in the gap, so that nothing moves when it does.
-            text += ("▾" if place == self._column else " ") + self._cell(
-                self._arranged.column(place).name, place, cells
-            )
-            text += " " * (GAP - 1)
-        return Strip([Segment(fit(text, width), self.rich_style + style)], width)
-
-    def _row_line(self, place: int, width: int) -> Strip:
-        number = self._number(place)
-        cells = self._cells(place)
-        here = place == self._cursor
-        base = self.rich_style
-        if here:
-            base += self.get_component_rich_style("grid--cursor", partial=True)
-        numbers = base + self.get_component_rich_style("grid--number", partial=True)
-        gutter = self._gutter
-        segments = [Segment(f"{'▸' if here else ' '}{number + 1:>{gutter - 2},} ", numbers)]
-        used = gutter
-        for column, wide in self._shown_columns(width):
-            of_file = self._arranged.order[column]
-            text = "…" if cells is None else cells[of_file] if of_file < len(cells) else None
-            style = base
-            if text is None:
-                text, style = NULL, base + self.get_component_rich_style("grid--null", partial=True)
-            if here and column == self._column:
-                style = style + self.get_component_rich_style("grid--cell", partial=True)
-            segments.append(Segment(self._cell(text, column, wide), style))
-            gap = min(GAP, width - used - wide)
-            segments.append(Segment(" " * gap, base))
-            used += wide + gap
-        segments.append(Segment(" " * (width - used), base))
-        return Strip(segments, width).simplify()
-
-    def _cell(self, text: str, column: int, width: int) -> str:
-        text = cut(text, width)
-        if self._arranged.column(column).is_number:
-            return " " * (width - cell_len(text)) + text
-        return fit(text, width)
 
     # Where things are.
 
@@ -295,6 +260,7 @@ class Grid(ScrollView, can_focus=True):
         self.refresh()
 
     def _lay_out(self) -> None:
+        self._lines = None
         width = self.scrollable_content_region.width
         self._arranged.lay_out(width - self._gutter)
         self.virtual_size = Size(max(1, width), self._total + 1)

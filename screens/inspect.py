@@ -24,6 +24,7 @@ from screens.grid import BLOCK_ROWS, Grid
 from screens.inspect_reading import HELP, RAW, TOKENS, RowShowing
 from screens.leaving import Opening
 from screens.modals import AskText
+from screens.narrow_updates import NarrowCompositor
 from screens.row_view import RowView
 from screens.station import KNOWN_ERRORS, Station
 from screens.tasks import Task
@@ -53,9 +54,7 @@ class Inspect(Station):
     CSS_PATH = "inspect.tcss"
     HELP = HELP
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(
-            "n", "step(1)", "next", id="inspect.next", tooltip="The next row, or the next that matches the filter."
-        ),
+        Binding("n", "step(1)", "next", id="inspect.next", tooltip="The next row, of those that the filter keeps."),
         Binding("N", "step(-1)", "before", id="inspect.before", tooltip="The row before."),
         Binding("slash", "filter", "filter", id="inspect.filter", tooltip="Keep the rows that contain a text."),
         Binding("s", "sort", "sort", id="inspect.sort", tooltip="Sort by the column; again: the other way round, not."),
@@ -77,6 +76,7 @@ class Inspect(Station):
     def __init__(self, subject: str = "") -> None:
         name, _, place = subject.partition(ROW_MARK)
         super().__init__(name)
+        self._compositor = NarrowCompositor()
         self._wanted = place
         """The row to begin at, as `lint_rows.row_address` writes it; empty once it was gone to."""
         self._about: Subject | None = None

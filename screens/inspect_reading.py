@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from screens.row_view import RowView
 from workbench.canonical_rows import RowRejected
 from workbench.dataset_window import TEXT_CHARACTERS, RowWindow, is_cut
 from workbench.dataset_window_subject import RowReading, Subject, raw_json, read_row
-from workbench.model_names import ResolvedModel, resolve_model
 from workbench.row_conversion import to_canonical
 from workbench.token_view import TokenChoice, TokenReader, token_lines
 from workbench.workspace import Workspace
+
+if TYPE_CHECKING:
+    from workbench.model_names import ResolvedModel
 
 READ, RAW, TOKENS = "read", "raw", "tokens"
 HELP = (
@@ -95,6 +98,8 @@ class RowShowing:
         self._reader.close()
 
     def _model(self) -> ResolvedModel:
+        from workbench.model_names import resolve_model  # with all that runs are: not before it is needed
+
         name = self.choice.model
         if name not in self._models:
             self._models[name] = resolve_model(self._workspace(), name, quiet=True)

@@ -18,7 +18,7 @@ from textual.containers import Container
 from textual.events import Resize
 from textual.widget import Widget
 
-from engine.run.config import ON_ROLLOUTS
+from engine.run.method_names import ON_ROLLOUTS
 from screens.form_station import FormStation
 from screens.launch_cost import cost_blocks
 from screens.line import Line

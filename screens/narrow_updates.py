@@ -139,15 +139,19 @@ class NarrowCompositor(Compositor):
         shown = [(widget, region, region.intersection(clip)) for widget, (region, clip) in self.visible_widgets.items()]
         parts = [part for span in spans for part in _by_widget(span, [seen for _, _, seen in shown])]
         lines: dict[int, list[int]] = {}
-        for place, (y, _, _) in parts:
+        reach: dict[int, tuple[int, int]] = {}
+        for place, (y, first, last) in parts:
             lines.setdefault(place, []).append(y)
+            begin, end = reach.get(place, (first, last))
+            reach[place] = min(begin, first), max(end, last)
         strips: dict[int, list[Strip]] = {}
         for place, ys in lines.items():
             widget, region, _ = shown[place]
-            wanted = Region(0, ys[0] - region.y, region.width, ys[-1] - ys[0] + 1)
+            begin, end = reach[place]
+            wanted = Region(begin - region.x, ys[0] - region.y, end - begin, ys[-1] - ys[0] + 1)
             strips[place] = widget.render_lines(wanted)
         for place, (y, first, last) in parts:
-            begin = shown[place][1].x
+            begin = reach[place][0]
             yield y, first, strips[place][y - lines[place][0]].crop(first - begin, last - begin)
 
 

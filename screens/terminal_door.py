@@ -17,7 +17,7 @@ from textual.filter import LineFilter
 from engine.run.safe_text import safe
 from workbench.ascii_text import to_ascii
 
-_MAYBE_UNSAFE = re.compile(r"[^\x20-\x7e\u00a0-\u00ac\u00ae-\u034e\u2190-\u2bff]")
+_MAYBE_UNSAFE = re.compile(r"[^\x20-\x7e\u00a0-\u00ac\u00ae-\u034e\u2010-\u2027\u2030-\u205f\u2190-\u2bff]")
 
 
 class TerminalDoor(LineFilter):

@@ -76,6 +76,11 @@ def test_a_list_of_runs_needs_nothing_slow() -> None:
     import_all(["engine.run.folder", "engine.run.status", "engine.run.metrics_log", "engine.run.events"], HEAVY | slow)
 
 
+def test_the_first_screens_wait_for_no_settings_of_runs() -> None:
+    """A fifth of what Home and Inspect take to their first rows, on top of Textual."""
+    import_all(["screens.app", "screens.home", "screens.inspect"], {"engine.run.config"})
+
+
 @pytest.mark.parametrize(
     ("sources", "forbidden"),
     [

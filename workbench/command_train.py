@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.run.config import ON_ROLLOUTS
+from engine.run.method_names import ON_ROLLOUTS
 from workbench.command_arguments import add_usual_options, share_or_none, workspace_of
 from workbench.errors import UsageError
 from workbench.method_words import METHOD_WORDS

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.run.config import ON_ROLLOUTS
+from engine.run.method_names import ON_ROLLOUTS
 from workbench.curve_columns import is_worth_numpy
 from workbench.curves import CurveLog, Points
 from workbench.value_axis import short_number

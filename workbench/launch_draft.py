@@ -13,9 +13,10 @@ from types import MappingProxyType
 from typing import Any
 
 from engine.errors import EngineError
-from engine.run.config import ON_ROLLOUTS, sections_of
+from engine.run.config import sections_of
 from engine.run.config_layers import SET, parse_set, resolve
 from engine.run.idle_settings import idle_settings, value_in
+from engine.run.method_names import ON_ROLLOUTS
 from workbench.data_weights import split_written
 from workbench.launch_settings import default_of
 from workbench.run_examples import EVAL_SHARE

@@ -12,9 +12,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from engine.errors import EngineError
-from engine.run.config import METHODS, ON_ROLLOUTS, SECTIONS
+from engine.run.config import SECTIONS
 from engine.run.config_bounds import Bounds
 from engine.run.config_layers import SET, parse_set, resolve
+from engine.run.method_names import METHODS, ON_ROLLOUTS
 from workbench.data_weights import read_weighted, split_written
 from workbench.errors import UsageError, WorkbenchError
 from workbench.known_models import known_models

@@ -16,9 +16,10 @@ from engine.errors import EngineError, NotApproved
 from engine.model.model_sizes import read_model_sizes
 from engine.rewards.approvals import approvals, copy_of, earlier_of, require_approved
 from engine.rewards.function_files import FunctionFile, find_function, source_of
-from engine.run.config import ON_ROLLOUTS, RunConfig
+from engine.run.config import RunConfig
 from engine.run.config_layers import Resolved
 from engine.run.config_rewards import RewardsConfig
+from engine.run.method_names import ON_ROLLOUTS
 from workbench.errors import UsageError, WorkbenchError
 from workbench.model_names import ResolvedModel, resolve_model
 

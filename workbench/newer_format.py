@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from engine.run import config, status
+from engine.run import config_schema, status
 from engine.run.folder import RunFolder
 from engine.run.status import Status
 
@@ -19,7 +19,7 @@ _HEAD_BYTES = 512
 def newer_words(folder: RunFolder, found: Status | None) -> str:
     """A sentence, or nothing where the run is of this version or an older one. `found` is its status."""
     formats = {
-        "run.toml": (_schema_of_config(folder), config.SCHEMA),
+        "run.toml": (_schema_of_config(folder), config_schema.SCHEMA),
         "status.json": (found.schema if found else 0, status.SCHEMA),
     }
     newer = [

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError
-from engine.run.config import ON_ROLLOUTS, SECTIONS, sections_of
+from engine.run.config import SECTIONS, sections_of
+from engine.run.method_names import ON_ROLLOUTS
 from engine.run.metric_names import HELD_OUT, METRICS, STANDARD_ERROR, metric_info, source_family
 from workbench.curves import CurveLog, Points, RunCurves
 from workbench.run_clone import as_typed

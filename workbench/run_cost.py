@@ -22,7 +22,8 @@ from engine.model.memory_estimate import (
     reckon,
 )
 from engine.model.model_sizes import ModelSizes, read_model_sizes
-from engine.run.config import ON_ROLLOUTS, RunConfig
+from engine.run.config import RunConfig
+from engine.run.method_names import ON_ROLLOUTS
 from engine.run.status import this_host
 from workbench.run_list import Run, all_runs
 from workbench.time_guess import StepTime, guess_step

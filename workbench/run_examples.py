@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from engine.run.config import ON_ROLLOUTS
+from engine.run.method_names import ON_ROLLOUTS
 from workbench.canonical_rows import CanonicalRow, group_of, is_held_out, prompt_of, prompts_of
 from workbench.errors import NotFound, UsageError, some_of
 from workbench.left_out import UNDESIRABLE, LeftOut

@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from engine.run.alarm_rules import BY_NAME, kl_target, limits_of
-from engine.run.config import ON_ROLLOUTS
+from engine.run.method_names import ON_ROLLOUTS
 from engine.run.metric_names import STANDARD_ERROR
 from workbench.curves import CurveLog, Points
 from workbench.run_list import RunSummary

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.errors import EngineError
-from engine.run.config import METHODS
 from engine.run.config_layers import resolve
 from engine.run.config_toml import to_toml
 from engine.run.control import clear, pending
 from engine.run.folder import RunFolder
 from engine.run.locks import hold
+from engine.run.method_names import METHODS
 from engine.run.metrics_log import MetricsWriter, attempts_of, read_metrics
 from engine.run.status import Status, this_boot, this_host, write_status
 from workbench.errors import UsageError, WorkbenchError

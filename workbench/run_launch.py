@@ -21,11 +21,12 @@ import orjson
 from engine.errors import DataError
 from engine.rewards.frozen import freeze_functions
 from engine.run.blobs import share_file
-from engine.run.config import ON_ROLLOUTS, DataConfig
+from engine.run.config import DataConfig
 from engine.run.config_layers import SET, Resolved, parse_set, resolve
 from engine.run.config_toml import read_recipe, to_toml
 from engine.run.folder import RunFolder
 from engine.run.idle_settings import TYPED, WRITTEN, refuse_idle
+from engine.run.method_names import ON_ROLLOUTS
 from engine.run.mirror import missing_packages
 from workbench.data_weights import EXAMPLE, as_written, read_weighted
 from workbench.errors import NotFound, UsageError

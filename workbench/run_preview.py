@@ -15,8 +15,9 @@ from typing import Any
 import tomli_w
 
 from engine.run.cadence import CHECKPOINTS_A_RUN, steps_between
-from engine.run.config import SCHEMA, sections_of
+from engine.run.config import sections_of
 from engine.run.config_layers import Resolved
+from engine.run.config_schema import SCHEMA
 from engine.run.durable_files import free_megabytes
 from workbench.data_weights import as_written
 from workbench.launch_rewards import as_written as rewards_as_written

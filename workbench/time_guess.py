@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from engine.model.memory_estimate import activation_bytes_a_token, adapter_parameters, compute_bytes, sampled
 from engine.model.model_sizes import ModelSizes
-from engine.run.config import ON_ROLLOUTS, RunConfig
+from engine.run.config import RunConfig
+from engine.run.method_names import ON_ROLLOUTS
 from workbench.launch_device import usable_cores
 
 if TYPE_CHECKING:

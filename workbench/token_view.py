@@ -15,15 +15,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from engine.run.safe_text import safe
 from workbench.child_programs import child_environment
 from workbench.errors import UsageError, WorkbenchError
-from workbench.model_names import ResolvedModel
 from workbench.text_wrapping import cells, cut, fit, wrap
+
+if TYPE_CHECKING:
+    from workbench.model_names import ResolvedModel
 
 TRAINED, CONTEXT, CUT = "▌ ", "  ", "× "
 """What begins a line: its tokens are trained, are read only, or are lost to max_length."""

@@ -31,9 +31,10 @@ from engine.data.reading import ReadingCounts, RowExamples, no_usable_row, reade
 from engine.data.reading_processes import stream_rows_by_processes
 from engine.data.sft_examples import SftExample, sft_row
 from engine.errors import DataError
-from engine.run.config import ON_ROLLOUTS, RunConfig
+from engine.run.config import RunConfig
 from engine.run.durable_files import disk_faults_named, fsync_folder
 from engine.run.locks import hold
+from engine.run.method_names import ON_ROLLOUTS
 
 E = TypeVar("E")
 _POLL_S = 0.2

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from engine.data.token_facts import TokenFacts
 from engine.model.model_sizes import ModelSizes, read_model_sizes
-from engine.run.config import ON_ROLLOUTS, RunConfig, reads_reference
+from engine.run.config import RunConfig, reads_reference
+from engine.run.method_names import ON_ROLLOUTS
 
 FP32 = 4
 FLOOR_BYTES = {"cpu": 385_000_000, "cuda": 600_000_000}

@@ -23,8 +23,9 @@ from engine.run.alarm_readings import (
     first_of,
     share_lost,
 )
-from engine.run.config import ON_ROLLOUTS, RunConfig
+from engine.run.config import RunConfig
 from engine.run.config_alarms import METHODS_WITH, PREFIX, AlarmSettings
+from engine.run.method_names import ON_ROLLOUTS
 
 NATS_A_TOKEN, LEAST_NATS = 0.1, 6.0
 """The target of a KL that is not steered: so much for each token that a completion may have, and not less than that."""

@@ -33,13 +33,7 @@ from engine.run.config_mirror import MirrorConfig
 from engine.run.config_ppo import PpoConfig
 from engine.run.config_preference import CpoConfig, DpoConfig, KtoConfig, OrpoConfig, SimpoConfig
 from engine.run.config_rewards import RewardsConfig
-
-SCHEMA = 1
-METHODS = ("sft", "reward", "dpo", "simpo", "cpo", "orpo", "kto", "ppo", "grpo", "rloo")
-ON_ROLLOUTS = ("ppo", "grpo", "rloo")
-"""Methods that learn from completions of their own, which a reward model judges."""
-AGAINST_REFERENCE = ("dpo", "kto", *ON_ROLLOUTS)
-"""Methods whose loss is a function of a reference, beside the policy."""
+from engine.run.method_names import AGAINST_REFERENCE, METHODS, ON_ROLLOUTS
 
 
 @dataclass(frozen=True)

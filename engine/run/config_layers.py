@@ -15,10 +15,12 @@ from dataclasses import Field, dataclass, fields
 from typing import Any
 
 from engine.errors import ConfigError
-from engine.run.config import METHOD_DEFAULTS, METHODS, SCHEMA, SECTIONS, RunConfig, sections_of
+from engine.run.config import METHOD_DEFAULTS, SECTIONS, RunConfig, sections_of
 from engine.run.config_alarms import METHODS_WITH
 from engine.run.config_bounds import Bounds
+from engine.run.config_schema import SCHEMA
 from engine.run.config_together import together_fault
+from engine.run.method_names import METHODS
 
 SET = "--set"
 _TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}

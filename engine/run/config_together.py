@@ -6,10 +6,11 @@ step. Bounds of one key stand beside its default.
 
 from __future__ import annotations
 
-from engine.run.config import ON_ROLLOUTS, DataConfig, RunConfig
+from engine.run.config import DataConfig, RunConfig
 from engine.run.config_grouped import GrpoConfig
 from engine.run.config_ppo import KL_IN_LOSS, KL_IN_REWARD, PpoConfig
 from engine.run.config_preference import CpoConfig, DpoConfig
+from engine.run.method_names import ON_ROLLOUTS
 
 SMOOTHED = ("sigmoid", "sigmoid_norm", "robust", "exo_pair")
 """Losses in which label_smoothing means something."""

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ConfigError
-from engine.run.config import SCHEMA, RunConfig, sections_of
+from engine.run.config import RunConfig, sections_of
 from engine.run.config_layers import resolve
+from engine.run.config_schema import SCHEMA
 from engine.run.durable_files import disk_faults_named
 
 

@@ -12,8 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from engine.run.config import METHODS, ON_ROLLOUTS, RunConfig
+from engine.run.method_names import METHODS, ON_ROLLOUTS
+
+if TYPE_CHECKING:
+    from engine.run.config import RunConfig
 
 HELD_OUT = "eval_"
 STANDARD_ERROR = "_standard_error"

@@ -1,6 +1,6 @@
 """Inspecting ten million rows: first rows, pages, sort, filter, an index of JSON lines, and the end of a runaway query.
 
-    python -m tests.benchmarks.inspect_speed [--rows 10000000] [--keep FOLDER] [--only WHAT] [--peers FOLDER]
+    python -m tests.benchmarks.inspect_speed [--rows 10000000] [--keep FOLDER] [--only WHAT] [--peers FOLDER] [--awake]
 
 Prints medians of five beside the targets; nothing is asserted. The figures of the app are taken over a pseudo-terminal
 as in `app.py`, a blank Textual app subtracted; harlequin and visidata are timed on the same file where they are
@@ -25,6 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.benchmarks.app import TIMES, Bench, Figure, first_rows, harlequin, page_down, rss_mb
+from tests.benchmarks.awake import awake
 from tests.benchmarks.grid_data import PAGE_ROWS, WORD
 from tests.screens.pty_terminal import PtyTerminal
 from workbench import native_cache
@@ -217,6 +218,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="a folder for the data, used again the next time")
     parser.add_argument("--only", choices=list(FIGURES), action="append")
     parser.add_argument("--peers", type=Path, help="where the programs harlequin and vd are")
+    parser.add_argument("--awake", action="store_true", help="keep idle cores from sleeping")
     args = parser.parse_args()
     folder = args.keep or Path(tempfile.mkdtemp(prefix="inspect-speed-"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -228,8 +230,9 @@ def main() -> int:
     try:
         for name in args.only or FIGURES:
             try:
-                for figure in FIGURES[name](Bench(folder, args.rows)):
-                    print(figure.line(), flush=True)
+                with awake(args.awake):
+                    for figure in FIGURES[name](Bench(folder, args.rows)):
+                        print(figure.line(), flush=True)
             except AssertionError as error:  # a program that was not there in its time
                 print(f"{name}: not measured: {str(error).splitlines()[0][:200]}", flush=True)
     finally:

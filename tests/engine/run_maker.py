@@ -7,10 +7,10 @@ import random
 from pathlib import Path
 from typing import Any
 
-from engine.run.config import ON_ROLLOUTS
 from engine.run.config_layers import resolve
 from engine.run.config_toml import to_toml
 from engine.run.folder import RunFolder
+from engine.run.method_names import ON_ROLLOUTS
 
 WORDS = ("sea", "rain", "bread", "robin", "heron", "crow", "cat", "mat", "line", "colour")
 

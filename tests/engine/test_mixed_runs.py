@@ -16,10 +16,10 @@ from engine.data.sft_examples import read_sft
 from engine.methods.sft import trained_tokens
 from engine.prepared_data import PreparedData
 from engine.run.blobs import blobs_used_by
-from engine.run.config import ON_ROLLOUTS
 from engine.run.config_toml import read_config
 from engine.run.events import read_events
 from engine.run.folder import RunFolder
+from engine.run.method_names import ON_ROLLOUTS
 from engine.run.metric_names import metric_info
 from engine.run.status import read_status
 from tests.engine.run_maker import MIXED, make_run, write_rows

@@ -14,10 +14,10 @@ import torch
 
 from engine import train
 from engine.run import control
-from engine.run.config import ON_ROLLOUTS
 from engine.run.config_toml import read_config
 from engine.run.events import read_events
 from engine.run.folder import RunFolder
+from engine.run.method_names import ON_ROLLOUTS
 from engine.run.metric_names import OF_THE_MACHINE
 from engine.run.metrics_log import read_metrics
 from engine.run.resume_settings import change_settings, changes_of

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.run.config import METHODS
 from engine.run.config_layers import resolve
 from engine.run.events import append_event
+from engine.run.method_names import METHODS
 from engine.run.metrics_log import MetricsWriter, read_metrics
 from engine.run.samples_log import append_samples
 from tests.workbench.run_folders import make_run

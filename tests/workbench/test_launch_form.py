@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.run.config import METHODS, ON_ROLLOUTS
+from engine.run.method_names import METHODS, ON_ROLLOUTS
 from tests.workbench.run_folders import make_run
 from workbench.cost_lines import cost_lines
 from workbench.dataset_store import add_dataset

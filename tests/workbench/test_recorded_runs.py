@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from engine.run.alarm_rules import BY_NAME
-from engine.run.config import METHODS
 from engine.run.config_toml import read_config
 from engine.run.events import read_events
 from engine.run.folder import RunFolder
+from engine.run.method_names import METHODS
 from engine.run.metrics_log import read_metrics
 from sample_data.make_recorded_runs import ALARMS, FOLDER, MOST_BYTES, RECIPES, RECORDINGS, run_id
 from workbench.run_frame import FrameLook, RunFrame

@@ -10,9 +10,10 @@ import pytest
 from engine.errors import ConfigError
 from engine.run.alarm_readings import Measured
 from engine.run.alarm_rules import BY_NAME, RULES, Limits, kl_target, limits_of, settings_of
-from engine.run.config import METHODS, RunConfig, sections_of
+from engine.run.config import RunConfig, sections_of
 from engine.run.config_alarms import ACTIONS, ALARM_SECTIONS
 from engine.run.config_layers import parse_set, resolve
+from engine.run.method_names import METHODS
 from engine.run.metric_names import metric_info
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from engine.errors import ConfigError, RunFolderError
-from engine.run.config import METHOD_DEFAULTS, METHODS, SECTIONS, RunConfig, sections_of
+from engine.run.config import METHOD_DEFAULTS, SECTIONS, RunConfig, sections_of
 from engine.run.config_layers import parse_set, resolve
 from engine.run.config_toml import from_toml, read_config, read_recipe, to_toml
+from engine.run.method_names import METHODS
 
 
 class TestLayers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.run.config import METHODS
+from engine.run.method_names import METHODS
 from engine.run.metric_names import METRICS, OF_THE_MACHINE, TABLE, metric_info, source_family
 
 

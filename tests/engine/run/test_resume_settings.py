@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from engine.errors import ConfigError
-from engine.run.config import METHODS, SECTIONS, sections_of
+from engine.run.config import SECTIONS, sections_of
 from engine.run.config_layers import resolve
 from engine.run.config_toml import read_config, to_toml
 from engine.run.events import read_events
 from engine.run.folder import RunFolder
+from engine.run.method_names import METHODS
 from engine.run.resume_settings import change_settings, changes_of, may_change
 
 
