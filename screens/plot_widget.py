@@ -50,6 +50,8 @@ _SAME_TONE = re.compile(rb"(.)\1*", re.DOTALL)
 
 
 _NOTHING = PlotRow("", b"")
+MOSTLY, MANY_CELLS = 0.7, 0.4
+"""Shares of the lines that differ, and of the cells of some of them, from which on all lines are drawn again, whole."""
 
 
 class _Looks(NamedTuple):
@@ -147,11 +149,17 @@ class Plot(Widget):
             self._strips = {}
             self.refresh()
             return
-        changed: list[Region] = []
+        other = [y for y, (old, new) in enumerate(zip(before, rows, strict=True)) if old != new]
+        for y in other:
+            self._strips.pop(y, None)
         width = self.size.width
-        for y, (old, new) in enumerate(zip(before, rows, strict=True)):
-            if old != new:
-                self._strips.pop(y, None)
-                changed += [Region(x, y, width, 1) for x, width in changed_spans(old, new, width)]
-        if changed:
-            self.refresh(*changed)
+        if len(other) > MOSTLY * len(rows):
+            # As after a zoom: to find the few cells that stayed takes longer than to send them. Three lines tell.
+            some = [other[len(other) * part // 4] for part in (1, 2, 3)]
+            found = sum(wide for y in some for _, wide in changed_spans(before[y], rows[y], width))
+            if found > MANY_CELLS * len(some) * width:
+                self.refresh(Region(0, other[0], width, other[-1] - other[0] + 1))
+                return
+        if other:
+            spans = [(y, *span) for y in other for span in changed_spans(before[y], rows[y], width)]
+            self.refresh(*(Region(x, y, wide, 1) for y, x, wide in spans))
