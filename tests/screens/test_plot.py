@@ -200,6 +200,32 @@ class TestRepainting:
         on_stage(act)
         assert 0 < sum(region.area for region in regions) <= 12
 
+    @pytest.mark.parametrize("last", [128, 100, 20])
+    def test_whatever_changes_every_cell_that_differs_is_refreshed(self, last: int) -> None:
+        regions: list[Region] = []
+        noisy = points([0.5 + 0.4 * ((step * 7919) % 13 / 13 - 0.5) for step in range(100)])
+        lines: list[list[str]] = []
+
+        def act(plot: Plot) -> None:
+            plot.show(SCENE, {"loss": noisy})
+            refresh = plot.refresh
+
+            def counted(*found: Region, **options: bool) -> Plot:
+                regions.extend(found)
+                return refresh(*found, **options)
+
+            plot.refresh = counted  # type: ignore[method-assign,assignment]
+            lines.append(plot.text.splitlines())
+            plot.show(Scene(LOSS, 0, last, log=last == 100), {"loss": noisy})
+            lines.append(plot.text.splitlines())
+
+        on_stage(act)
+        before, after = ([line.ljust(40) for line in some] for some in lines)
+        other = {(x, y) for y in range(10) for x in range(40) if before[y][x] != after[y][x]}
+        sent = {(x, y) for area in regions for y in area.line_range for x in area.column_range}
+        assert other
+        assert other <= sent
+
     def test_what_lies_close_is_one_span(self) -> None:
         old, new = PlotRow(" " * 40, bytes(40)), PlotRow(" x  x" + " " * 30 + "x    ", bytes(40))
         assert changed_spans(old, new, 40) == [(1, 4), (35, 1)]

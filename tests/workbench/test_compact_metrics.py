@@ -71,6 +71,24 @@ def test_curves_from_both_are_equal_and_go_on_alike(
     assert told(log) == told(read_whole(folder))
 
 
+def test_what_shares_its_steps_goes_on_apart(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    write(folder, [(1, step, {"loss": 1.0, "KL": 0.5 * step}) for step in (1, 2, 4, 5)])
+    assert compact(folder)
+    found = load(folder)
+    assert found is not None
+    log, read = found
+    loss = log.metrics["loss"]
+    assert loss.steps is log.metrics["KL"].steps, "or a long run takes twice the memory"
+    write(folder, [(1, 7, {"loss": 2.0})])
+    lines = GrowingLines(folder.metrics_path)
+    lines.skip(read)
+    log.take(lines.read().lines)
+    assert told(log) == told(read_whole(folder))
+    as_before = [(loss.steps[place], loss.values[place]) for place in range(len(loss))]
+    assert as_before == [(step, 1.0) for step in (1, 2, 4, 5)], "of a reader who holds it still"
+
+
 class TestWhatHolds:
     @pytest.fixture
     def folder(self, workspace: Workspace) -> RunFolder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import threading
 from pathlib import Path
@@ -127,6 +128,33 @@ class TestFaults:
                 if type(thread).__name__ == "_Asker":
                     thread.join(5)
                     assert not thread.is_alive(), "its connection is shut"
+
+    def test_who_had_enough_while_it_connected_asks_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Enough(Exception):
+            pass
+
+        connected = threading.Event()
+        connect = http.client.HTTPConnection.connect
+
+        def slowly(connection: http.client.HTTPConnection) -> None:
+            connect(connection)
+            connected.set()
+            askers = [thread for thread in threading.enumerate() if type(thread).__name__ == "_Asker"]
+            assert all(asker._over.wait(10) for asker in askers)  # type: ignore[attr-defined]
+
+        def look() -> None:
+            if connected.is_set():
+                raise Enough
+
+        monkeypatch.setattr(http.client.HTTPConnection, "connect", slowly)
+        limits = Limits(at_once=1, timeout_s=20)
+        with serving(lambda n, b: "hang") as server:
+            with pytest.raises(Enough):
+                ask_url(UrlModel(server.url, "m"), PROMPTS, Sampling(), take=lambda _: None, look=look, limits=limits)
+            for thread in [one for one in threading.enumerate() if type(one).__name__ == "_Asker"]:
+                thread.join(5)
+                assert not thread.is_alive(), "it waits for nobody"
+            assert server.asked == []
 
 
 class TestGoingOn:
