@@ -71,15 +71,17 @@ class _Progress:
     """How many pairs are known, told as they come."""
 
     def __init__(self, reporter: Reporter, total: int) -> None:
-        self._reporter, self._known, self._total = reporter, 0, total
+        self._reporter, self._total = reporter, total
+        self.known = 0
 
     def add(self, pairs: int) -> None:
         """Of a pass of this process; the others take as many."""
-        self.reach(self._known + pairs * world_size())
+        self.reach(self.known + pairs * world_size())
 
     def reach(self, known: int) -> None:
-        self._known = min(known, self._total)
-        self._reporter.measuring(self._known, self._total)
+        """Exactly, where it is known."""
+        self.known = min(known, self._total)
+        self._reporter.measuring(self.known, self._total)
 
 
 def reference_log_probs(
@@ -115,10 +117,7 @@ def reference_log_probs(
                 roles, REFERENCE, examples, budget=budget, device=device, check=check, measured=progress.add
             ).cpu()
 
-        shared: list[tuple[torch.Tensor, int]] = []
-        for part in sides.values():
-            before = sum(len(values) for values, _ in shared)
-            shared.append(_shared(part, blobs_folder(folder), measure, check, progress, before))
+        shared = [_shared(part, blobs_folder(folder), measure, check, progress) for part in sides.values()]
         found = torch.cat([values for values, _ in shared])
         if leads():
             _write(own, key, found)
@@ -171,9 +170,9 @@ def _origin(pairs: Sequence[PreferenceExample]) -> Origin:
 
 
 def _shared(
-    part: _Part, blobs: Path, measure: Measure, check: Callable[[], None], progress: _Progress, before: int
+    part: _Part, blobs: Path, measure: Measure, check: Callable[[], None], progress: _Progress
 ) -> tuple[torch.Tensor, int]:
-    """(log-probs of the part's pairs, how many of them were worked out now); `before` are known of other parts."""
+    """(log-probs of the part's pairs, how many of them were worked out now)."""
     if not part.blob:
         return torch.empty(0, 2), 0
     file = blobs / part.blob
@@ -182,7 +181,7 @@ def _shared(
         if known_P2 is None:
             known_P2 = torch.full((part.count, 2), torch.nan)
         missing = [i for i, unknown in enumerate(known_P2[part.places].isnan().any(1).tolist()) if unknown]
-        known, written_at = before + len(part.places) - len(missing), time.monotonic()
+        known, written_at = progress.known + len(part.places) - len(missing), time.monotonic()
         for start in range(0, len(missing), PORTION):
             progress.reach(known + start)
             portion = missing[start : start + PORTION]
@@ -191,6 +190,7 @@ def _shared(
             if leads() and (at_end or time.monotonic() - written_at >= WRITE_EVERY_S):
                 _write(file, part.blob, known_P2)
                 written_at = time.monotonic()
+        progress.reach(known + len(missing))
     return known_P2[part.places], len(missing)
 
 

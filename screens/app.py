@@ -78,6 +78,8 @@ class WorkbenchApp(App[int]):
         self.subjects: dict[str, str] = {}
         """What each station was last about."""
         self._door = TerminalDoor(ascii_only=lacks_utf8() if ascii_only is None else ascii_only)
+        # Always the same: lines that were made with them are kept.
+        self._colourless = WithoutColour()
         self.animation_level = "none"
         for theme in THEMES.values():
             self.register_theme(theme)
@@ -105,7 +107,7 @@ class WorkbenchApp(App[int]):
         return self._door.ascii_only
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        filters = [WithoutColour() if isinstance(one, Monochrome) else one for one in super().get_line_filters()]
+        filters = [self._colourless if isinstance(one, Monochrome) else one for one in super().get_line_filters()]
         return [*filters, self._door]
 
     def on_mount(self) -> None:

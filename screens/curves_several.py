@@ -153,6 +153,10 @@ class SeveralCurves(Station):
             self.say(self._view.cross_words())
         if self._plots.pages != pages:
             self.refresh_bindings()
+        self._send()
+
+    def _send(self) -> None:
+        """The panels go out with the key, and what is said of it."""
         draw_now(self, *self._plots.plots, self.query_one("#message"))
 
     @property
@@ -238,7 +242,7 @@ class SeveralCurves(Station):
     def action_page(self, by: int) -> None:
         self._plots.turn(by)
         self.say(f"panels {self._plots.page} of {self._plots.pages}")
-        draw_now(self, *self._plots.plots, self.query_one("#message"))
+        self._send()
 
     def action_columns(self, by: int) -> None:
         self._first_column += by

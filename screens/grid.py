@@ -211,7 +211,8 @@ class Grid(ScrollView, can_focus=True):
 
     def render_lines(self, crop: Region) -> list[Strip]:
         width = self.scrollable_content_region.width
-        look = Look(self._first_column, self._column, self._gutter, width)
+        beneath = self.background_colors[1], tuple(self.get_line_filters())
+        look = Look(self._first_column, self._column, self._gutter, width, *beneath)
         if self._lines is None or self._lines.look != look:
             self._lines = GridLines(self, self._arranged, look)
         lines = [self._line(self._lines, y) for y in crop.line_range]

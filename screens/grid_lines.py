@@ -7,7 +7,6 @@ without border, padding and opacity, which a grid has none of.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from rich.cells import cell_len
@@ -47,6 +46,8 @@ class Look(NamedTuple):
     gutter: int
     """Cells of the row numbers."""
     width: int
+    background: Color
+    filters: tuple[LineFilter, ...]
 
 
 class GridLines:
@@ -59,8 +60,6 @@ class GridLines:
             for name in ("title", "cursor", "number", "null", "cell")
         )
         self._pens = _Pens(base, base + title, base + cursor, number, null, cell)
-        self._filters: Sequence[LineFilter] = grid.get_line_filters()
-        self._background: Color = grid.background_colors[1]
         self.look = look
         self._arranged, self._first, self._column = arranged, look.first_column, look.column
         self._gutter, self._width = look.gutter, look.width
@@ -126,6 +125,6 @@ class GridLines:
         return fit(text, width)
 
     def _strip(self, segments: list[Segment]) -> Strip:
-        for line_filter in self._filters:
-            segments = line_filter.apply(segments, self._background)
+        for line_filter in self.look.filters:
+            segments = line_filter.apply(segments, self.look.background)
         return Strip(segments, self._width)

@@ -1,7 +1,8 @@
 """One panel of curves as a widget: what `workbench.plot_drawing` draws, in colours.
 
-Owns what of a panel is sent to the terminal. Invariants: only cells that changed are sent; a line is what Textual makes
-of a widget without borders, padding and opacity, which a panel has none of. Refuses to know how a panel is drawn.
+Owns what of a panel is sent to the terminal. Invariants: only cells that changed are sent, or whole lines where most of
+them changed; a line is what Textual makes of a widget without borders, padding and opacity, which a panel has none of.
+Refuses to know how a panel is drawn.
 """
 
 from __future__ import annotations
@@ -120,18 +121,17 @@ class Plot(Widget):
         return self._strips[y]
 
     def _strip(self, row: PlotRow) -> Strip:
-        inks, width, looks = self._inks, self._looks.width, self._looks
-        segments = [Segment(row.wide, inks.get(row.wide_tone) or self._ink(row.wide_tone))] if row.wide else []
-        text, tones = row.text, row.tones
-        for same in _SAME_TONE.finditer(tones):
+        width = self._looks.width
+        segments = [Segment(row.wide, self._ink(row.wide_tone))] if row.wide else []
+        for same in _SAME_TONE.finditer(row.tones):
             begin, end = same.span()
-            segments.append(Segment(text[begin:end], inks.get(tones[begin]) or self._ink(tones[begin])))
+            segments.append(Segment(row.text[begin:end], self._ink(row.tones[begin])))
         # Measured once: Textual would measure every piece.
-        length = cell_len(row.wide) + cell_len(text)
+        length = cell_len(row.wide) + cell_len(row.text)
         if length < width:
             segments.append(Segment(" " * (width - length), self._ink(BLANK)))
-        for line_filter in looks.filters:
-            segments = line_filter.apply(segments, looks.background)
+        for line_filter in self._looks.filters:
+            segments = line_filter.apply(segments, self._looks.background)
         return Strip(segments, max(length, width)).crop(0, width)
 
     def _ink(self, tone: int) -> Style:

@@ -24,6 +24,9 @@ from workbench.errors import UnreadableData
 MANY = 2_000_000
 
 
+DOOR = TerminalDoor()
+
+
 class GridApp(App[None]):
     """One grid on a screen."""
 
@@ -33,7 +36,7 @@ class GridApp(App[None]):
         self.failures: list[str] = []
 
     def get_line_filters(self) -> Sequence[Any]:
-        return [TerminalDoor()]
+        return [DOOR]
 
     def compose(self) -> ComposeResult:
         yield Grid()

@@ -177,6 +177,17 @@ class TestSpikes:
         assert canvas.tones[0][0] == LINE
 
 
+def note_refreshes(plot: Plot, regions: list[Region]) -> None:
+    """Put every region that is refreshed from now on into a list."""
+    refresh = plot.refresh
+
+    def noted(*found: Region, **options: bool) -> Plot:
+        regions.extend(found)
+        return refresh(*found, **options)
+
+    plot.refresh = noted  # type: ignore[method-assign,assignment]
+
+
 class TestRepainting:
     def test_a_new_point_refreshes_few_cells(self) -> None:
         regions: list[Region] = []
@@ -184,13 +195,7 @@ class TestRepainting:
 
         def act(plot: Plot) -> None:
             plot.show(SCENE, {"loss": loss})
-            refresh = plot.refresh
-
-            def counted(*found: Region, **options: bool) -> Plot:
-                regions.extend(found)
-                return refresh(*found, **options)
-
-            plot.refresh = counted  # type: ignore[method-assign,assignment]
+            note_refreshes(plot, regions)
             plot.show(SCENE, {"loss": loss})
             assert regions == [], "nothing new, nothing sent"
             loss.steps.append(60)
@@ -208,13 +213,7 @@ class TestRepainting:
 
         def act(plot: Plot) -> None:
             plot.show(SCENE, {"loss": noisy})
-            refresh = plot.refresh
-
-            def counted(*found: Region, **options: bool) -> Plot:
-                regions.extend(found)
-                return refresh(*found, **options)
-
-            plot.refresh = counted  # type: ignore[method-assign,assignment]
+            note_refreshes(plot, regions)
             lines.append(plot.text.splitlines())
             plot.show(Scene(LOSS, 0, last, log=last == 100), {"loss": noisy})
             lines.append(plot.text.splitlines())
