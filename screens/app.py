@@ -33,6 +33,7 @@ from workbench.workspace import Workspace
 if TYPE_CHECKING:
     from screens.guide import Guide
     from screens.station import Station
+    from workbench.rows_ahead import RowsAhead
 
 HUNG_UP = 128 + signal.SIGHUP
 TOAST_S = 4.0
@@ -66,13 +67,15 @@ class WorkbenchApp(App[int]):
         subject: str = "",
         guide: Guide | None = None,
         ascii_only: bool | None = None,
+        ahead: RowsAhead | None = None,
     ) -> None:
-        """`station` and `subject` are where the app begins; Home lies under it."""
-        super().__init__()
+        """`station` and `subject` are where the app begins, `ahead` the rows it begins with; Home lies under it."""
+        super().__init__(css_path=[self.CSS_PATH, *_styles_of(station)])
         self.workspace = workspace
         self.settings = settings or UserSettings()
         self.guide = guide
         self._begin = (station, subject)
+        self._ahead = ahead
         self.last_told = ""
         """The last toast, whole."""
         self.subjects: dict[str, str] = {}
@@ -119,6 +122,13 @@ class WorkbenchApp(App[int]):
         self.run_worker(self._look_at_settings(), exit_on_error=True)
         if self.workspace.read_only_reason:
             self.tell(f"read-only: {self.workspace.read_only_reason}", "warning")
+
+    def rows_ahead(self, address: str) -> RowsAhead | None:
+        """What reads the first rows already, where they are those of `address`: once, for whoever takes them."""
+        if self._ahead is None or self._ahead.address != address:
+            return None
+        ahead, self._ahead = self._ahead, None
+        return ahead
 
     # Where to go.
 
@@ -256,3 +266,9 @@ class WorkbenchApp(App[int]):
         last_resort.daemon = True
         last_resort.start()
         self.exit(HUNG_UP)
+
+
+def _styles_of(station: str) -> list[Path]:
+    """The style file of the first station: one that comes with its screen makes Textual read all of them again."""
+    file = Path(__file__).with_name(STATIONS[station].module.rpartition(".")[2]).with_suffix(".tcss")
+    return [file] if file.exists() else []

@@ -22,11 +22,9 @@ from textual.strip import Strip
 from screens.grid_arrangement import ARRANGING, Arrangement
 from screens.grid_lines import GridLines, Look
 from screens.narrow_updates import draw_now
-from workbench.dataset_window import Cells, RowWindow
+from workbench.dataset_window import BLOCK_ROWS, Cells, RowWindow
 from workbench.errors import WorkbenchError
 
-BLOCK_ROWS = 256
-"""Rows that are read at once."""
 HELD_BLOCKS = 64
 
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from textual.widgets import Input, TextArea
-
-from screens.key_line import key_name, shown_keys
+from screens.key_line import is_typed_into, key_name, shown_keys
 from screens.modals import Reading
 from screens.text_view import Block
 
@@ -29,7 +27,7 @@ def help_page(screen: Screen[Any]) -> Reading:
     if words := getattr(screen, "help_words", "") or getattr(screen, "HELP", ""):
         blocks += [Block(words), Block("")]
     blocks.append(Block("keys", "title"))
-    if isinstance(screen.focused, (Input, TextArea)):
+    if is_typed_into(screen.focused):
         blocks.append(
             Block("A text is being typed: letters and signs go into it; esc, enter, tab and ctrl work.", "faint")
         )

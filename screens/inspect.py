@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from typing import ClassVar
 
 from textual import on
@@ -20,18 +20,17 @@ from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Input
 
-from screens.grid import BLOCK_ROWS, Grid
+from screens.grid import Grid
 from screens.inspect_reading import HELP, RAW, TOKENS, RowShowing
 from screens.leaving import Opening
-from screens.modals import AskText
 from screens.narrow_updates import NarrowCompositor
 from screens.row_view import RowView
 from screens.station import KNOWN_ERRORS, Station
 from screens.tasks import Task
-from workbench.dataset_window import Cells, Hits, RowWindow, cell_of, open_window
-from workbench.dataset_window_subject import RowReading, Subject, find_subject
-from workbench.row_address import ROW_MARK, row_at, side_of
-from workbench.row_query import hits_in_words, rows_of_query, sorted_by
+from workbench.dataset_window import Hits, RowWindow, cell_of
+from workbench.dataset_window_subject import RowReading, Subject
+from workbench.row_address import ROW_MARK, side_of
+from workbench.row_opening import OpenedRows, open_rows
 from workbench.text_wrapping import cut
 
 TYPING_S = 0.2
@@ -42,8 +41,6 @@ NOTE_WIDTH = 24
 """Cells of the header for what a dataset says of itself."""
 MOST_COPIED = 100_000
 """Characters; terminals take about that much of a clipboard sequence."""
-Opened = tuple[Subject, RowWindow, list[Cells], int]
-"""(what is looked at, its rows, the first of them, the row to begin at or -1)"""
 
 
 class Inspect(Station):
@@ -90,7 +87,8 @@ class Inspect(Station):
         self._searched = ""
         self._typing: Timer | None = None
         self._growth: Timer | None = None
-        self._opening: Opening[RowWindow] = Opening(lambda window: window.close())
+        self._opening: Opening[OpenedRows] = Opening(OpenedRows.close)
+        self._rows: OpenedRows | None = None
 
     def compose_body(self) -> Iterable[Widget]:
         yield Grid(id="grid")
@@ -117,27 +115,22 @@ class Inspect(Station):
 
     def _open(self, side: str) -> None:
         workspace, name, wanted, self._wanted = self.workspace, self.subject, self._wanted, ""
+        ahead = self.workbench_app.rows_ahead(f"{name}{ROW_MARK if wanted else ''}{wanted}")
 
-        def work(task: Task) -> Opened:
-            subject = find_subject(workspace, name, side)
-            window = self._opening.open(lambda: open_window(subject.path, subject.file_kind))
-            try:
-                begin = row_at(window, wanted, task.check)
-                return subject, window, window.rows(0, BLOCK_ROWS), begin
-            except BaseException:
-                self._opening.close(window)
-                raise
+        def work(task: Task) -> OpenedRows:
+            return self._opening.open(lambda: open_rows(workspace, name, side, wanted, task.check, ahead))
 
         self.start_task(f"opening {name or 'a dataset'}", work, self._opened, failed=self._refused)
 
-    def _opened(self, opened: Opened) -> None:
-        before, (self._about, self._window, first, begin) = self._window, opened
+    def _opened(self, opened: OpenedRows) -> None:
+        before, self._rows = self._rows, opened
+        self._about, self._window = opened.subject, opened.window
         self.subject = self.workbench_app.subjects[self.NAME] = self._about.name  # without the row to begin at
         self._row_read = None
         self._end_search()
-        self._grid.show(self._window, first, empty="no rows")
-        if begin >= 0:
-            self._grid.move_to(begin)
+        self._grid.show(self._window, opened.first, empty="no rows")
+        if opened.begin >= 0:
+            self._grid.move_to(opened.begin)
         if before is not None:
             self._opening.close(before)
         self.refresh_bindings()
@@ -148,7 +141,7 @@ class Inspect(Station):
         self.say(self._about.warning or self._window.note, "bad" if self._about.warning else "")
         for field in self.query("#filter").results(Input):  # typed while the file was opened
             self._start_search(field.value)
-        if begin >= 0:
+        if opened.begin >= 0:
             self.action_read()
         self._follow()
 
@@ -210,6 +203,8 @@ class Inspect(Station):
         self._show_as(TOKENS)
 
     def action_tokenizer(self) -> None:
+        from screens.modals import AskText
+
         question = "Whose tokens, and under which max_length? A model as --model takes it."
         self.app.push_screen(
             AskText(question, value=str(self._showing.choice), check=self._showing.check), self._tokenizer_chosen
@@ -296,6 +291,8 @@ class Inspect(Station):
             self._follow()
 
     async def _find(self, window: RowWindow, text: str, search: int, hits: array[int]) -> None:
+        from workbench.row_query import rows_of_query
+
         found_in = rows_of_query(window, text, lambda: search != self._search)
         try:
             await self._show_hits(found_in, window, search, hits)
@@ -307,10 +304,11 @@ class Inspect(Station):
     async def _show_hits(
         self, found_in: Generator[Hits, None, None], window: RowWindow, search: int, hits: array[int]
     ) -> None:
-        said = 0.0
-        scanned = 0
+        from workbench.row_query import next_of
+
+        said, scanned = 0.0, 0
         while search == self._search:
-            found = await asyncio.to_thread(_next_of, found_in, lambda: search != self._search)
+            found = await asyncio.to_thread(next_of, found_in, lambda: search != self._search)
             if search != self._search:
                 return
             if found is None:
@@ -323,6 +321,8 @@ class Inspect(Station):
                 self._say_hits(hits, f"searched {scanned:,} of {window.rows_so_far:,} rows; esc ends it")
 
     def _say_hits(self, hits: array[int], how_far: str) -> None:
+        from workbench.row_query import hits_in_words
+
         self._grid.grow()
         assert self._window is not None
         self.say(f"{hits_in_words(len(hits), self._searched, self._window.columns)} · {how_far}")
@@ -351,10 +351,14 @@ class Inspect(Station):
         """Add the column under the cursor to the line of the filter, the other way round, or take it away."""
         await self.action_filter()
         field = self.query_one("#filter", Input)
+        from workbench.row_query import sorted_by
+
         field.value = sorted_by(field.value, self._grid.column_name)
         self._leave_filter(keep=bool(field.value))
 
     def action_jump(self) -> None:
+        from screens.modals import AskText
+
         question = AskText("Go to which row?", check=lambda text: "" if text.isdigit() else "a number, from 1")
         self.app.push_screen(question, self._jump)
 
@@ -390,11 +394,3 @@ class Inspect(Station):
             self._leave_filter(keep=False)
         else:
             super().action_back()
-
-
-def _next_of(found_in: Generator[Hits, None, None], over: Callable[[], bool]) -> Hits | None:
-    """In a thread: the next hits; a search that is over by then is ended where it runs."""
-    found = next(found_in, None)
-    if over():
-        found_in.close()
-    return found

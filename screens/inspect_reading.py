@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from screens.row_view import RowView
 from workbench.canonical_rows import RowRejected
 from workbench.dataset_window import TEXT_CHARACTERS, RowWindow, is_cut
 from workbench.dataset_window_subject import RowReading, Subject, raw_json, read_row
 from workbench.row_conversion import to_canonical
-from workbench.token_view import TokenChoice, TokenReader, token_lines
 from workbench.workspace import Workspace
 
 if TYPE_CHECKING:
     from workbench.model_names import ResolvedModel
+    from workbench.token_view import TokenChoice, TokenReader
 
 READ, RAW, TOKENS = "read", "raw", "tokens"
 HELP = (
@@ -47,10 +47,18 @@ class RowShowing:
     def __init__(self, workspace: Callable[[], Workspace]) -> None:
         self._workspace = workspace
         self.mode = READ
-        self.choice = TokenChoice()
-        self._reader = TokenReader()
+        self._choice: TokenChoice | None = None
+        self._reader: TokenReader | None = None
         self._models: dict[str, ResolvedModel] = {}
         self._left = False
+
+    @property
+    def choice(self) -> TokenChoice:
+        """Whose tokens, under which limit."""
+        from workbench.token_view import TokenChoice  # rows are there sooner without it
+
+        self._choice = self._choice or TokenChoice()
+        return self._choice
 
     def turn(self, mode: str) -> None:
         """Go to a mode, or back to reading where it is that one."""
@@ -72,9 +80,7 @@ class RowShowing:
                 canonical = to_canonical(row, subject.recognition, place) if subject.recognition else row
             except RowRejected as error:
                 return _put(place, RowReading(reason=error.reason), "")
-            found = self._reader.read(self._model(), self.choice, dict(canonical), lambda: self._left)
-            lines = partial(token_lines, found, self.choice)
-            return lambda view: view.show_lines(f"{place} · as {self.choice.model} sees it", lines)
+            return self._tokens_of(dict(canonical), place)
         if reading.reason or subject.recognition is None:
             return _put(place, reading, "")
         return _put(f"{place} · as it is trained on ({subject.shape})", reading, "")
@@ -82,20 +88,29 @@ class RowShowing:
     def check(self, text: str) -> str:
         """What is wrong with a choice of model and limit; empty where nothing is."""
         try:
-            TokenChoice.parse(text)
+            self.choice.parse(text)
         except Exception as error:
             return str(error)
         return ""
 
     def choose(self, text: str) -> None:
         """Take other tokens, and show them."""
-        self.choice = TokenChoice.parse(text)
+        self._choice = self.choice.parse(text)
         self.mode = TOKENS
 
     def leave(self) -> None:
         """End the process."""
         self._left = True
-        self._reader.close()
+        if self._reader is not None:
+            self._reader.close()
+
+    def _tokens_of(self, row: dict[str, Any], place: str) -> Put:
+        from workbench.token_view import TokenReader, token_lines
+
+        self._reader = self._reader or TokenReader()
+        found = self._reader.read(self._model(), self.choice, row, lambda: self._left)
+        lines = partial(token_lines, found, self.choice)
+        return lambda view: view.show_lines(f"{place} · as {self.choice.model} sees it", lines)
 
     def _model(self) -> ResolvedModel:
         from workbench.model_names import resolve_model  # with all that runs are: not before it is needed

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from textual.app import App
 from textual.binding import Binding
 from textual.events import Resize
-from textual.widgets import Input, Static, TextArea
+from textual.widgets import Static
 
 from engine.run.safe_text import safe
 from screens.line import Part, content_of
@@ -20,6 +20,7 @@ from screens.row_list import RowList
 
 if TYPE_CHECKING:
     from textual.screen import Screen
+    from textual.widget import Widget
 
 GAP = 2
 ALWAYS = ("help", "back")
@@ -36,10 +37,15 @@ def key_name(key: str) -> str:
     return _NAMES.get(key, key)
 
 
+def is_typed_into(focused: Widget | None) -> bool:
+    """Whether letters go into what has the focus."""
+    return focused is not None and focused.check_consume_key("a", "a")
+
+
 def shown_keys(screen: Screen[Any]) -> list[tuple[str, str, str]]:
     """(id, key, what it does) of the bindings that a screen shows now, in order, each action once."""
     found: dict[str, tuple[str, str, str]] = {}
-    typing = isinstance(screen.focused, (Input, TextArea))
+    typing = is_typed_into(screen.focused)
     for active in screen.active_bindings.values():
         binding = active.binding
         if typing and (len(binding.key) == 1 or len(key_name(binding.key)) == 1):

@@ -68,7 +68,8 @@ class Question(Dialog[str | None]):
     TITLE = "a question"
     HELP = "Press the key of what you want. Nothing happens before you do; a capital is a choice that cannot be undone."
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,ctrl+c", "decline", "leave it", id="question.leave", tooltip="Change nothing."),
+        Binding("escape,ctrl+c", "decline", "leave it", id="question.leave", tooltip="Change nothing."),
+        Binding("q", "q", "leave it", show=False, id="question.q", tooltip="Change nothing, or the choice of that key."),
     ]
 
     def __init__(self, question: str, choices: Sequence[Choice], *, details: str = "") -> None:
@@ -87,14 +88,23 @@ class Question(Dialog[str | None]):
             yield Line((" esc ", "bold $accent"), "leave it as it is")
 
     def on_key(self, event: Key) -> None:
-        for choice in self._choices:
-            if event.character == choice.key:
-                event.stop()
-                self.dismiss(choice.value or choice.key)
-                return
+        if self._choose(event.character):
+            event.stop()
+
+    def action_q(self) -> None:
+        """A q that came in one burst with the key that asked: it never reached `on_key`."""
+        if not self._choose("q"):
+            self.dismiss(None)
 
     def action_decline(self) -> None:
         self.dismiss(None)
+
+    def _choose(self, key: str | None) -> bool:
+        for choice in self._choices:
+            if key == choice.key:
+                self.dismiss(choice.value or choice.key)
+                return True
+        return False
 
 
 class AskText(Dialog[str | None]):

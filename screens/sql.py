@@ -20,7 +20,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.widget import Widget
 
-from screens.grid import BLOCK_ROWS, Grid
+from screens.grid import Grid
 from screens.leaving import Opening
 from screens.line import Line
 from screens.modals import AskText
@@ -30,7 +30,7 @@ from screens.sql_recall import Recall
 from screens.station import KNOWN_ERRORS, Station
 from screens.tasks import Task
 from screens.text_view import Block, TextView
-from workbench.dataset_window import LONGEST_CELL, Cells, RowWindow, cell_of
+from workbench.dataset_window import BLOCK_ROWS, LONGEST_CELL, Cells, RowWindow, cell_of
 from workbench.dataset_window_subject import RowReading, raw_json
 from workbench.errors import WorkbenchError
 from workbench.sql_query import QueryEnded, SqlResult, end_child, run_query, start_child

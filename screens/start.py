@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from engine.run.safe_text import safe
 from workbench.errors import UsageError, WorkbenchError
+from workbench.rows_ahead import RowsAhead
 from workbench.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def open_app(
     # A frame is written by a thread of its own, and a verdict saved in one: neither waits long for what goes on here.
     sys.setswitchinterval(SWITCH_S)
     sys.__stderr__ = written_whole(sys.__stderr__)  # type: ignore[misc, assignment]  # what Textual draws on
+    ahead = RowsAhead(workspace, subject) if station == "inspect" else None
     from screens.app import WorkbenchApp
     from workbench.user_settings import read_settings
 
@@ -69,7 +71,7 @@ def open_app(
 
         guide = Guide(workspace)
     kind = _only_label() if only else WorkbenchApp
-    app = kind(workspace, settings=settings, station=station, subject=subject, guide=guide)
+    app = kind(workspace, settings=settings, station=station, subject=subject, guide=guide, ahead=ahead)
     code = app.run(mouse=mouse)
     if app.crash is not None:
         raise app.crash

@@ -35,7 +35,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "the whole loop on the sample data: guided in a terminal, by itself without one",
     ),
     "init": ("workbench.command_workspace", "make a workspace"),
-    "data": ("workbench.command_data", "datasets: add ls show profile lint convert sample split concat remake rm"),
+    "data": (
+        "workbench.command_data",
+        "datasets: add ls show inspect profile lint convert sample split concat remake rm",
+    ),
     "sql": ("workbench.command_sql", "any question about data, verdicts and runs, as a query that reads"),
     "pairs": ("workbench.command_pairs", "pairs of answers and their verdicts: make judge ls show status keyline"),
     "label": ("workbench.command_label", "judge pairs on the screen, one key each"),

@@ -20,19 +20,25 @@ def add_verbs(parser: argparse.ArgumentParser) -> argparse._SubParsersAction[arg
 
 
 def add_verb(
-    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str, action: Action
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    summary: str,
+    action: Action,
+    *,
+    has_json: bool = True,
 ) -> argparse.ArgumentParser:
-    """One verb with the options that every verb has."""
+    """One verb with the options that every verb has; without --json where it opens a screen."""
     parser = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-    add_usual_options(parser)
+    add_usual_options(parser, has_json=has_json)
     parser.set_defaults(action=action)
     return parser
 
 
-def add_usual_options(parser: argparse.ArgumentParser) -> None:
+def add_usual_options(parser: argparse.ArgumentParser, *, has_json: bool = True) -> None:
     """--workspace and --json."""
     parser.add_argument("--workspace", metavar="PATH", help="default: $WORKBENCH_WORKSPACE, else upward from here")
-    parser.add_argument("--json", action="store_true", help="machine output on stdout")
+    if has_json:
+        parser.add_argument("--json", action="store_true", help="machine output on stdout")
 
 
 def add_sampling_options(parser: argparse.ArgumentParser, *, samples: int) -> None:

@@ -40,6 +40,11 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     show.add_argument("name", metavar="N")
     show.add_argument("--rows", type=positive_integer, default=2, metavar="K", help="rows to show (2)")
     show.add_argument("--rejected", action="store_true", help="show rejected rows instead, with line and reason")
+    inspect = add_verb(
+        verbs, "inspect", "open the app at the rows of a dataset or a preference set", run_inspect, has_json=False
+    )
+    inspect.add_argument("name", metavar="N")
+    inspect.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
     command_profile.configure(verbs)
     command_lint.configure(verbs)
     command_shapes.configure(verbs)
@@ -108,6 +113,16 @@ def run_ls(args: argparse.Namespace) -> int:
     ]
     write_table(columns, rows, empty="No datasets yet. Add one: workbench data add FILE")
     return 0
+
+
+def run_inspect(args: argparse.Namespace) -> int:
+    """Open the app at the rows."""
+    from workbench.app_opening import open_app
+
+    workspace = workspace_of(args)
+    if args.name not in workspace.names("prefs"):
+        workspace.existing("datasets", args.name)
+    return open_app(workspace, station="inspect", subject=args.name, mouse=not args.no_mouse)
 
 
 def run_show(args: argparse.Namespace) -> int:

@@ -24,6 +24,8 @@ from workbench.errors import SourceChanged, UnreadableData
 if TYPE_CHECKING:
     from workbench.row_query import RowQuery
 
+BLOCK_ROWS = 256
+"""So many rows are read at once for a grid."""
 CELL_CHARACTERS = 4096
 """So much of a cell is read for a grid; `row` reads more."""
 TEXT_CHARACTERS = 1_000_000

@@ -97,6 +97,14 @@ def rows_of_query(
     return window.rows_of(query, should_stop)
 
 
+def next_of(found_in: Generator[Hits, None, None], over: Callable[[], bool]) -> Hits | None:
+    """In a thread: the next hits, None after the last; a search that is over by then is ended where it runs."""
+    found = next(found_in, None)
+    if over():
+        found_in.close()
+    return found
+
+
 def read_through(window: RowWindow, query: RowQuery, should_stop: Callable[[], bool]) -> Generator[Hits, None, None]:
     """The rows of a query by reading all of them: for files that DuckDB does not read where they lie."""
     start, kept = 0, array("q")

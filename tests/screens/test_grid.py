@@ -14,11 +14,11 @@ from textual.app import App, ComposeResult
 from textual.pilot import Pilot
 
 from engine.run.safe_text import safe
-from screens.grid import BLOCK_ROWS, Grid
+from screens.grid import Grid
 from screens.terminal_door import TerminalDoor
 from tests.screens.driving import text_of, until
 from workbench.dataset_reading import recognise_file
-from workbench.dataset_window import Cells, Hits, RowWindow, WindowColumn, open_window
+from workbench.dataset_window import BLOCK_ROWS, Cells, Hits, RowWindow, WindowColumn, open_window
 from workbench.errors import UnreadableData
 
 MANY = 2_000_000

@@ -216,7 +216,7 @@ def test_an_index_that_ends_while_its_first_rows_are_drawn_is_shown_whole(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _add(workspace, "seven", _pairs(7))
-    monkeypatch.setattr("screens.inspect.open_window", lambda path, kind: _EndsBetweenTwoLooks(path))
+    monkeypatch.setattr("workbench.row_opening.open_window", lambda path, kind: _EndsBetweenTwoLooks(path))
 
     async def script(app: WorkbenchApp, pilot) -> None:  # type: ignore[no-untyped-def]
         await sees(pilot, "seven · 7 rows")

@@ -92,7 +92,7 @@ class TestLeaving:
                 closed.set()
 
         opening = Held(lambda path, kind: Window(path))
-        monkeypatch.setattr("screens.inspect.open_window", opening)
+        monkeypatch.setattr("workbench.row_opening.open_window", opening)
 
         async def script(app: WorkbenchApp, pilot: Pilot[int]) -> None:
             await until(pilot, opening.entered.is_set)
@@ -151,7 +151,7 @@ class TestAskedMeanwhile:
         self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         opening = Held(lambda path, kind: JsonLinesWindow(path))
-        monkeypatch.setattr("screens.inspect.open_window", opening)
+        monkeypatch.setattr("workbench.row_opening.open_window", opening)
 
         async def script(app: WorkbenchApp, pilot: Pilot[int]) -> None:
             await until(pilot, opening.entered.is_set)

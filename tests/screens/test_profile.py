@@ -56,7 +56,7 @@ def test_the_picture_and_tokens(workspace: Workspace, size: tuple[int, int]) -> 
         if size == WIDE:
             return
         await pilot.press("c")
-        await sees(pilot, "finding")
+        await sees(pilot, "300 usable · ")  # looked through: esc would cancel the looking first
         await pilot.press("escape", "escape")
         await until(pilot, lambda: app.screen.NAME == "datasets")
 
