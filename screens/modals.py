@@ -69,7 +69,9 @@ class Question(Dialog[str | None]):
     HELP = "Press the key of what you want. Nothing happens before you do; a capital is a choice that cannot be undone."
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,ctrl+c", "decline", "leave it", id="question.leave", tooltip="Change nothing."),
-        Binding("q", "q", "leave it", show=False, id="question.q", tooltip="Change nothing, or the choice of that key."),
+        Binding(
+            "q", "q", "leave it", show=False, id="question.q", tooltip="Change nothing, or the choice of that key."
+        ),
     ]
 
     def __init__(self, question: str, choices: Sequence[Choice], *, details: str = "") -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.model.half_products import linear, product, widened
+from engine.model.half_products import linear, product
 
 SLICE_BYTES = {"cpu": 32 * 2**20, "cuda": 2**30}
 """fp32 logits worked at one time: on a CPU they stay in its cache, on a GPU a product of them fills it."""
@@ -60,13 +60,10 @@ def _score(
     head: nn.Linear, rows_nH: torch.Tensor, targets_n1: torch.Tensor, temperature: float, entropy: bool, slope: bool
 ) -> tuple[torch.Tensor, ...]:
     """Log-prob, entropy, hit and slope of a slice of rows; what was not asked for is a stand-in."""
-    # By the head itself where its product is not widened: what watches the head sees its calls.
-    own = widened(rows_nH[:0]).dtype == rows_nH.dtype
-    logits_nV = (head(rows_nH) if own else linear(rows_nH, head.weight, head.bias)).float()
+    logits_nV = linear(rows_nH, head.weight, head.bias).float()
     if temperature != 1.0:
         logits_nV.div_(temperature)
-    all_nV = torch.log_softmax(logits_nV, dim=-1)
-    del logits_nV
+    all_nV = torch.log_softmax(logits_nV, dim=-1, out=logits_nV)
     log_prob_n = all_nV.gather(1, targets_n1).squeeze(1)
     hit_n = (all_nV.amax(-1) <= log_prob_n).float() if len(rows_nH) else log_prob_n
     entropy_n = -(all_nV.exp() * all_nV).sum(-1) if entropy else torch.zeros_like(log_prob_n)

@@ -185,7 +185,7 @@ def _of_adapters(
     """Gradients of a group's matrices; `read` gives the input that the group read."""
     if kept is None or dlow_TR is None:
         return []
-    return adapters.gradients(dlow_TR.t() @ read(), kept.low_TR.t() @ dy_TO)
+    return adapters.gradients(dlow_TR.t() @ read(), kept.low_TR.t().contiguous() @ dy_TO)
 
 
 def _behind_norm(
@@ -201,12 +201,12 @@ def _behind_norm(
     if kept is None or dlow_TR is None:
         return []
     x = widened(x_TH)
-    da_RI = ((dlow_TR * scale_T1.to(dlow_TR.dtype)).t() @ x) * norm.weight.to(x.dtype)
-    return adapters.gradients(da_RI, kept.low_TR.t() @ dy_TO)
+    da_IR = (x.t() @ (dlow_TR * scale_T1.to(dlow_TR.dtype))) * norm.weight.to(x.dtype).unsqueeze(1)
+    return adapters.gradients(da_IR.t().contiguous(), kept.low_TR.t().contiguous() @ dy_TO)
 
 
 def _arrays(kept: Kept | None) -> tuple[torch.Tensor, ...]:
-    return () if kept is None else (kept.low_TR, kept.a_RI, kept.b_OR)
+    return () if kept is None else (kept.low_TR, kept.a_RI, kept.b_RO)
 
 
 def _kept(arrays: list[torch.Tensor]) -> Kept | None:

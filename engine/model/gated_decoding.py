@@ -3,8 +3,8 @@
 A step has few rows, and a product of few rows is bound by reading the weight. As W x', a column for each row, torch
 reads it at up to twice the speed of x W' (16 rows, fp32, two cores of a CPU without AVX-512: gate and up of 30 layers
 52 ms for 90, a head of 49,152 tokens 31 for 46), so a step is worked in columns. Queries, keys and values are one
-product, gate and up another, and both additions to the residual go with the product before them. The arithmetic is that
-of `gated_block`, which layers may be worked so is decided by `gated_layers`. No gradient, fp32 alone.
+product, gate and up another. Where rows are faster, `cpu_products` knows. The arithmetic is that of `gated_block`,
+which layers may be worked so is decided by `gated_layers`. No gradient, fp32 alone.
 Shapes: R rows with one token each, H hidden, F inner width, n query heads, m key heads, d head width.
 """
 
@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from engine.model.cpu_products import head_rows, in_columns, linear
 from engine.model.decode_attention import DECODE, decode_attention
 from engine.model.gated_block import GatedBlock, turned
 from engine.model.lora_group import LinearGroup
@@ -58,8 +59,8 @@ def thin_head(model: Any) -> Iterator[None]:
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         if not is_thin(x, head.weight):
-            return F.linear(x, head.weight)
-        return (head.weight @ x.reshape(-1, x.shape[-1]).t()).t().unflatten(0, x.shape[:-1])
+            return linear(x, head.weight)
+        return head_rows(x.reshape(-1, x.shape[-1]), head.weight).unflatten(0, x.shape[:-1])
 
     head.forward = forward
     try:
@@ -101,21 +102,20 @@ def _inwards(
 
 
 def _norm(norm: Any, x_HR: torch.Tensor) -> torch.Tensor:
-    scale_1R = x_HR.square().mean(0, keepdim=True).add_(norm.variance_epsilon).rsqrt_()
+    length_1R = torch.linalg.vector_norm(x_HR, dim=0, keepdim=True)  # in one pass over x, where x² is written and read
+    scale_1R = length_1R.square_().div_(x_HR.shape[0]).add_(norm.variance_epsilon).rsqrt_()
     return (x_HR * scale_1R).mul_(norm.weight.unsqueeze(1))
 
 
 def _product(group: LinearGroup, x_IR: torch.Tensor) -> torch.Tensor:
     weight_OI = group.whole_weight()
     assert weight_OI is not None
-    if group.bias_O is None:
-        return weight_OI @ x_IR
-    return torch.addmm(group.bias_O.unsqueeze(1), weight_OI, x_IR)
+    return in_columns(weight_OI, x_IR, None if group.bias_O is None else group.bias_O.unsqueeze(1))
 
 
 def _added(group: LinearGroup, x_IR: torch.Tensor, to_HR: torch.Tensor) -> torch.Tensor:
     """`to_HR` and the group's product, in one call."""
     weight_OI = group.whole_weight()
     assert weight_OI is not None
-    sum_HR = torch.addmm(to_HR, weight_OI, x_IR)
+    sum_HR = in_columns(weight_OI, x_IR, to_HR)
     return sum_HR if group.bias_O is None else sum_HR.add_(group.bias_O.unsqueeze(1))

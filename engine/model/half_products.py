@@ -13,7 +13,8 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-import torch.nn.functional as F
+
+from engine.model import cpu_products
 
 PIECE_BYTES = 16 * 2**20
 """fp32 of a weight that is widened at one time: a piece stays in the cache between its making and its use."""
@@ -28,14 +29,16 @@ def widened(x: torch.Tensor) -> torch.Tensor:
 
 
 def linear(x_TI: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None = None) -> torch.Tensor:
-    """x W' + b (T, O), in the precision of `x`; that of `F.linear`, bit by bit, where nothing is widened."""
+    """x W' + b (T, O), in the precision of `x`; as `cpu_products` multiplies where nothing is widened."""
     rows = x_TI.numel() // x_TI.shape[-1]
     if x_TI.dtype != weight_OI.dtype or not _emulated(x_TI) or rows < FEWEST_ROWS:
-        return F.linear(x_TI, weight_OI, bias_O)
+        return cpu_products.linear(x_TI, weight_OI, bias_O)
     x, bias = x_TI.float(), None if bias_O is None else bias_O.float()
     pieces = _pieces(weight_OI)
     biases = [None] * len(pieces) if bias is None else bias.split(pieces[0].shape[0])
-    parts = [F.linear(x, piece.float(), part).to(x_TI.dtype) for piece, part in zip(pieces, biases, strict=True)]
+    parts = [
+        cpu_products.linear(x, piece.float(), part).to(x_TI.dtype) for piece, part in zip(pieces, biases, strict=True)
+    ]
     return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 

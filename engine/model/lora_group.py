@@ -15,9 +15,9 @@ from itertools import accumulate
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from engine.model.cpu_products import linear
 from engine.model.half_products import widened
 from engine.model.lora_product import LoraLinear
 
@@ -33,15 +33,16 @@ class Adapters:
     scalings: tuple[float, ...]
 
     def joined(self, outputs: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """All A, (R, I), and all scaled B, (O, R), with zeros where a layer is not another's; None without a pair."""
+        """All A, (R, I), and all scaled B transposed, (R, O), with zeros where a layer is not another's; None without
+        a pair."""
         if not self.matrices:
             return None
-        a_RI, b_OR = torch.cat(self.matrices[0::2]), self.matrices[1].new_zeros(outputs, sum(self._ranks()))
+        a_RI, b_RO = torch.cat(self.matrices[0::2]), self.matrices[1].new_zeros(sum(self._ranks()), outputs)
         for b_or, place, rank, scaling in zip(
             self.matrices[1::2], self.outputs, self._rank_places(), self.scalings, strict=True
         ):
-            torch.mul(b_or, scaling, out=b_OR[place, rank])
-        return a_RI.to(dtype), b_OR.to(dtype)
+            torch.mul(b_or.t(), scaling, out=b_RO[rank, place])
+        return a_RI.to(dtype), b_RO.to(dtype)
 
     def gradients(self, da_RI: torch.Tensor, db_RO: torch.Tensor) -> list[torch.Tensor]:
         """Of each matrix, in the order of `matrices` and in its precision, from those of the joined ones; that of B
@@ -67,7 +68,7 @@ class Kept:
 
     low_TR: torch.Tensor
     a_RI: torch.Tensor
-    b_OR: torch.Tensor
+    b_RO: torch.Tensor
 
 
 class LinearGroup:
@@ -113,12 +114,12 @@ class LinearGroup:
     def forward(self, x_TI: torch.Tensor, adapters: Adapters) -> tuple[torch.Tensor, Kept | None]:
         """The outputs of all layers (T, O) for `x`, which is in the precision to work in."""
         bias = None if self.bias_O is None else self.bias_O.to(x_TI.dtype)
-        y_TO = F.linear(x_TI, widened(self.weight_OI), bias)
+        y_TO = linear(x_TI, widened(self.weight_OI), bias)
         joined = adapters.joined(y_TO.shape[1], x_TI.dtype)
         if joined is None:
             return y_TO, None
         low_TR = x_TI @ joined[0].t()
-        y_TO.addmm_(low_TR, joined[1].t())
+        y_TO.addmm_(low_TR, joined[1])
         return y_TO, Kept(low_TR, *joined)
 
     def backward(self, dy_TO: torch.Tensor, kept: Kept | None) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -126,7 +127,7 @@ class LinearGroup:
         dx_TI = dy_TO @ widened(self.weight_OI)
         if kept is None:
             return dx_TI, None
-        dlow_TR = dy_TO @ kept.b_OR
+        dlow_TR = dy_TO @ kept.b_RO.t()
         return dx_TI.addmm_(dlow_TR, kept.a_RI), dlow_TR
 
 

@@ -14,10 +14,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from peft.tuners.lora import Linear as PeftLoraLinear
 from torch import nn
 
+from engine.model import cpu_products
 from engine.model.half_products import linear, widened
 
 
@@ -37,7 +37,7 @@ class LoraProduct(torch.autograd.Function):
         x, weight = widened(x_TI), widened(weight_OI)
         a, b = a_RI.to(x.dtype), (b_OR * scaling).to(x.dtype)
         low_TR = x @ a.t()
-        y_TO = F.linear(x, weight, None if bias_O is None else bias_O.to(x.dtype))
+        y_TO = cpu_products.linear(x, weight, None if bias_O is None else bias_O.to(x.dtype))
         y_TO.addmm_(low_TR, b.t())
         ctx.save_for_backward(x_TI, weight_OI, a, b, low_TR)
         ctx.scaling = scaling

@@ -65,15 +65,27 @@ def _merge_group(group: LinearGroup, adapters: dict[Any, str]) -> None:
         return
     merged_OI = group.weight_OI.clone()
     for layer, place in zip(group.layers, group.places, strict=True):
-        if layer in adapters:
+        if layer not in adapters:
+            continue
+        if merged_OI.dtype == torch.float32:  # in its place: what is copied meanwhile takes as long as two tokens
+            merged_OI[place].addmm_(*_factors(layer, adapters[layer]), alpha=_scaling(layer, adapters[layer]))
+        else:
             merged_OI[place] = _merged(layer, adapters[layer])
-            layer.merged_OI = merged_OI[place]
+        layer.merged_OI = merged_OI[place]
     group.merged_OI = merged_OI
 
 
 def _merged(layer: Any, name: str) -> torch.Tensor:
     """W + s B A in the precision of W."""
     weight_OI = layer.base_layer.weight.detach()
-    a_RI, b_OR = (part[name].weight.detach().float() for part in (layer.lora_A, layer.lora_B))
-    merged_OI = torch.addmm(weight_OI.float(), b_OR, a_RI, alpha=float(layer.scaling[name]))
+    merged_OI = torch.addmm(weight_OI.float(), *_factors(layer, name), alpha=_scaling(layer, name))
     return merged_OI.to(weight_OI.dtype)
+
+
+def _factors(layer: Any, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """B (O, r) and A (r, I) in fp32."""
+    return layer.lora_B[name].weight.detach().float(), layer.lora_A[name].weight.detach().float()
+
+
+def _scaling(layer: Any, name: str) -> float:
+    return float(layer.scaling[name])

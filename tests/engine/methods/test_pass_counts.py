@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from engine.model import frozen_head
 from engine.model.adapters import REFERENCE, RoleModel
 from engine.reporting import Reporter
 from engine.run.config_toml import read_config
@@ -32,11 +33,19 @@ def side(method: str, folder: Path) -> EngineSide:
     return found
 
 
-def counted(found: EngineSide) -> tuple[list[int], list[int]]:
-    """One step: the tokens of each forward pass of the decoder, and the rows of each call of the LM head."""
+def counted(found: EngineSide, monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], list[int]]:
+    """One step: the tokens of each forward pass of the decoder, and the rows of each product of the LM head."""
     passes: list[int] = []
     rows: list[int] = []
     model = found.roles.model
+    work = frozen_head.linear
+
+    def noted(x: torch.Tensor, weight: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        assert weight is model.get_output_embeddings().weight
+        rows.append(x.shape[0])
+        return work(x, weight, *others)
+
+    monkeypatch.setattr(frozen_head, "linear", noted)  # it is worked by its matrix
     hooks = [
         model.get_decoder().register_forward_pre_hook(
             lambda module, args, kwargs: passes.append(kwargs["input_ids"].numel()), with_kwargs=True
@@ -58,9 +67,9 @@ def counted(found: EngineSide) -> tuple[list[int], list[int]]:
     ],
 )
 def test_one_forward_pass_without_padding_and_the_head_at_trained_tokens_alone(
-    tiny_model_folder: Path, method: str, tokens: int, targets: list[int]
+    tiny_model_folder: Path, method: str, tokens: int, targets: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert counted(side(method, tiny_model_folder)) == ([tokens], targets)
+    assert counted(side(method, tiny_model_folder), monkeypatch) == ([tokens], targets)
 
 
 @pytest.mark.parametrize("method", ["reward", "dpo"])

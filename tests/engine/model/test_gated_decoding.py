@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine.model import gated_decoding, gated_layers
+from engine.model import cpu_products, gated_decoding, gated_layers
 from engine.model.adapters import POLICY, REFERENCE, RoleModel, build_roles
 from engine.model.sampler import Completion, sample
 from tests.engine.model.architectures import tiny_decoder, write_adapter
@@ -111,7 +111,10 @@ def test_many_rows_keep_their_own_pass_until_few_are_left(calls: list[int], monk
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2"])
-def test_the_head_works_in_columns_while_it_samples_and_is_left_as_it_was(name: str) -> None:
+def test_the_head_works_in_columns_while_it_samples_and_is_left_as_it_was(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_products, "prefers_onednn", lambda: False)
     model = tiny_decoder(name)
     head = model.get_output_embeddings()
     x = torch.randn(3, 1, head.weight.shape[1], generator=torch.Generator().manual_seed(1))

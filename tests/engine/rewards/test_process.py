@@ -151,6 +151,9 @@ class TestLateAndDead:
         assert events == ["reward f (judge.py) gave no answer within 1 s: tried once more"]
         pids = [int(line) for line in (tmp_path / "pids").read_text().split()]
         assert len(pids) == 2
+        time_up = time.monotonic() + 20  # they are killed, and die when they are scheduled
+        while any(alive(pid) for pid in pids) and time.monotonic() < time_up:
+            time.sleep(0.01)
         assert not any(alive(pid) for pid in pids)
 
     def test_one_that_dies_once_is_asked_again_and_answers(self, start: Start, tmp_path: Path) -> None:
