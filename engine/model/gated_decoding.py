@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engine.model.cpu_products import head_rows, in_columns, linear
+from engine.model.cpu_products import in_columns, linear
 from engine.model.decode_attention import DECODE, decode_attention
 from engine.model.gated_block import GatedBlock, turned
 from engine.model.lora_group import LinearGroup
@@ -60,7 +60,7 @@ def thin_head(model: Any) -> Iterator[None]:
     def forward(x: torch.Tensor) -> torch.Tensor:
         if not is_thin(x, head.weight):
             return linear(x, head.weight)
-        return head_rows(x.reshape(-1, x.shape[-1]), head.weight).unflatten(0, x.shape[:-1])
+        return in_columns(head.weight, x.reshape(-1, x.shape[-1]).t()).t().unflatten(0, x.shape[:-1])
 
     head.forward = forward
     try:

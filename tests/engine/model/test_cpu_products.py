@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from engine.model import cpu_products
-from engine.model.cpu_products import FEWEST_COLUMNS, FEWEST_ROWS, head_rows, in_columns, linear
+from engine.model.cpu_products import BLOCK, FEWEST_COLUMNS, FEWEST_ROWS, in_columns, linear
 
 SHAPES = [(FEWEST_ROWS, 96, 32), (300, 960, 576), (170, 2000, 64), (3, 96, 32), (300, 32, 96), (300, 64, 64)]
 """Rows, outputs, inputs."""
@@ -80,12 +80,19 @@ def test_the_processor_alone_decides(cpuinfo: str | None, expected: bool, monkey
 
 
 @pytest.mark.parametrize("rows", [1, 3, FEWEST_COLUMNS - 1, FEWEST_COLUMNS, 40])
-def test_few_rows_as_columns_and_through_a_head(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("outputs", [700, 2048, 2304, 2500])
+def test_few_rows_in_columns(rows: int, outputs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(rows)
-    x, weight = torch.randn(rows, 48), torch.randn(700, 48)
+    x, weight, to = torch.randn(rows, 48), torch.randn(outputs, 48), torch.randn(rows, outputs).t()
     by_torch = weight @ x.t()
+    calls: list[int] = []
+    work = torch.bmm
+    monkeypatch.setattr(torch, "bmm", lambda a, b: (calls.append(len(a)), work(a, b))[1])
     with torch.no_grad():
-        for onednn in (True, False):
+        for onednn in (False, True):
             monkeypatch.setattr(cpu_products, "prefers_onednn", lambda choice=onednn: choice)
             assert torch.allclose(in_columns(weight, x.t()), by_torch, atol=1e-4)
-            assert torch.allclose(head_rows(x, weight), by_torch.t(), atol=1e-4)
+            assert torch.allclose(in_columns(weight, x.t(), to), by_torch + to, atol=1e-4)
+            assert torch.allclose(in_columns(weight, x.t(), torch.ones(outputs, 1)), by_torch + 1, atol=1e-4)
+    in_blocks = outputs in (2048, 2304) and rows >= FEWEST_COLUMNS
+    assert calls == ([outputs // BLOCK] * 3 if in_blocks else [])
