@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+LEAST_WEIGHTS = 2**18
+"""Of a matrix; oneDNN makes a program for each shape that it meets, which a smaller product would not pay for."""
 FEWEST_ROWS = 16
 """Below them (a sampler's one token a sequence) the time goes into reading the weight, whoever multiplies."""
 FEWEST_COLUMNS = 16
@@ -51,8 +53,13 @@ def in_columns(weight_OI: torch.Tensor, x_IR: torch.Tensor, to_OR: torch.Tensor 
 
 
 def _by_onednn(x: torch.Tensor, weight: torch.Tensor) -> bool:
-    both = x.dtype == weight.dtype == torch.float32 and x.device.type == weight.device.type == "cpu"
-    return both and not torch.is_grad_enabled() and prefers_onednn()
+    return (
+        x.dtype == weight.dtype == torch.float32
+        and x.device.type == weight.device.type == "cpu"
+        and weight.numel() >= LEAST_WEIGHTS
+        and not torch.is_grad_enabled()
+        and prefers_onednn()
+    )
 
 
 @cache

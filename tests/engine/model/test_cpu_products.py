@@ -24,6 +24,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         return work(x, *others)
 
     monkeypatch.setattr(cpu_products, "prefers_onednn", lambda: True)
+    monkeypatch.setattr(cpu_products, "LEAST_WEIGHTS", 1)
     monkeypatch.setattr(cpu_products.F, "linear", noted)
     return shapes
 
@@ -79,6 +80,14 @@ def test_the_processor_alone_decides(cpuinfo: str | None, expected: bool, monkey
     assert cpu_products.prefers_onednn.__wrapped__() is (expected and torch.backends.mkldnn.is_available())
 
 
+def test_a_small_matrix_is_left_to_torch(asked: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_products, "LEAST_WEIGHTS", 97 * 32)
+    with torch.no_grad():
+        linear(torch.randn(20, 32), torch.randn(96, 32))
+        linear(torch.randn(20, 32), torch.randn(97, 32))
+    assert asked == [(20, 32)], "the first"
+
+
 @pytest.mark.parametrize("rows", [1, 3, FEWEST_COLUMNS - 1, FEWEST_COLUMNS, 40])
 @pytest.mark.parametrize("outputs", [700, 2048, 2304, 2500])
 def test_few_rows_in_columns(rows: int, outputs: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,6 +96,7 @@ def test_few_rows_in_columns(rows: int, outputs: int, monkeypatch: pytest.Monkey
     by_torch = weight @ x.t()
     calls: list[int] = []
     work = torch.bmm
+    monkeypatch.setattr(cpu_products, "LEAST_WEIGHTS", 1)
     monkeypatch.setattr(torch, "bmm", lambda a, b: (calls.append(len(a)), work(a, b))[1])
     with torch.no_grad():
         for onednn in (False, True):
