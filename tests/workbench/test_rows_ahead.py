@@ -218,3 +218,22 @@ def test_the_command_shows_the_rows_and_all_of_them_can_be_gone_to(workspace: Wo
 def test_the_command_says_what_there_is(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--workspace", str(workspace.root), "data", "inspect", "brakes"]) != 0
     assert "no dataset named brakes" in capsys.readouterr().err
+
+
+def test_what_fails_after_the_file_was_opened_closes_it(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+    work = row_opening.open_window
+
+    def opens(path: Path, kind: FileKind) -> Any:
+        window = work(path, kind)
+        monkeypatch.setattr(window, "close", lambda: closed.append(path.name))
+        return window
+
+    def stop(*_: object) -> int:
+        raise InterruptedError
+
+    monkeypatch.setattr(row_opening, "open_window", opens)
+    monkeypatch.setattr(row_opening, "row_at", stop)
+    with pytest.raises(InterruptedError):
+        open_rows(workspace, "tyres")
+    assert closed == ["tyres.parquet"]
