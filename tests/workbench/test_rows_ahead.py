@@ -138,7 +138,7 @@ def test_half_of_what_is_told_is_nothing() -> None:
 def test_who_waits_can_have_enough_and_does_not_wait_for_the_fork(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FirstRows, "read", staticmethod(lambda *_: threading.Event().wait(3600)))
+    monkeypatch.setattr(FirstRows, "read", staticmethod(lambda *_: threading.Event().wait(120)))
     ahead = RowsAhead(workspace, "tyres")
 
     def enough() -> None:
@@ -151,7 +151,7 @@ def test_who_waits_can_have_enough_and_does_not_wait_for_the_fork(
     waits = threading.Thread(target=take, daemon=True)
     waits.start()
     waits.join(30)
-    assert not waits.is_alive(), "the fork goes on for an hour"
+    assert not waits.is_alive(), "the fork goes on for two minutes"
     assert ended(ahead._child)
 
 
