@@ -243,12 +243,10 @@ class WorkbenchApp(App[int]):
             self.switch_screen(self._made("home", ""))
 
     def _made(self, station: str, subject: str) -> Station:
-        place = STATIONS[station]
         subject = subject or self.subjects.get(station, "")
         if subject:
             self.subjects[station] = subject
-        made: Station = getattr(import_module(place.module), place.class_name)(subject)
-        return made
+        return _class_of(station)(subject)
 
     def _ask_to_quit(self) -> None:
         from screens.modals import Choice, Question
@@ -268,7 +266,13 @@ class WorkbenchApp(App[int]):
         self.exit(HUNG_UP)
 
 
+def _class_of(station: str) -> type[Station]:
+    place = STATIONS[station]
+    found: type[Station] = getattr(import_module(place.module), place.class_name)
+    return found
+
+
 def _styles_of(station: str) -> list[Path]:
-    """The style file of the first station: one that comes with its screen makes Textual read all of them again."""
-    file = Path(__file__).with_name(STATIONS[station].module.rpartition(".")[2]).with_suffix(".tcss")
-    return [file] if file.exists() else []
+    """The style files of the first station: those that come with its screen make Textual read all of them again."""
+    named = _class_of(station).CSS_PATH
+    return [Path(__file__).with_name(str(name)) for name in (named if isinstance(named, list) else [named]) if name]

@@ -1,8 +1,8 @@
 """A window on a Parquet file whose first rows are there before it is: they were read by somebody else (`rows_ahead`).
 
 Owns what is known before the file is open here, and opening it: when something is asked for that is not known, or when
-reading shall become faster, in a thread. Invariants: whatever was shown of the first rows is true of the file that is
-open then, else it has changed, and that is said; what is opened after `close` is closed.
+reading shall become faster, in a thread. Invariants: the file that is open then has the columns and the number of rows
+that were shown, else it has changed, and that is said; what is opened after `close` is closed.
 """
 
 from __future__ import annotations

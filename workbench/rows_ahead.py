@@ -33,6 +33,7 @@ class RowsAhead:
         end, begin = os.pipe()
         self._child = os.fork()
         if not self._child:
+            os.close(end)  # else it would wait for a reader that has died: itself
             _tell_and_end(workspace, address, begin)
         os.close(begin)
         self._pipe: int | None = end
