@@ -147,8 +147,8 @@ def build_model(vocabulary: int, recipe: Recipe) -> LlamaForCausalLM:
     return model
 
 
-def train(tokenizer: Tokenizer, recipe: Recipe) -> LlamaForCausalLM:
-    """The whole training run."""
+def train(tokenizer: Tokenizer, recipe: Recipe, until: int | None = None) -> tuple[LlamaForCausalLM, list[float]]:
+    """The whole training run, or its first `until` steps; the model and the loss of each step."""
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     rng = random.Random(recipe.seed)
@@ -159,7 +159,7 @@ def train(tokenizer: Tokenizer, recipe: Recipe) -> LlamaForCausalLM:
     optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), fused=True)
     started, losses = time.monotonic(), []
     queue: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for step in range(recipe.steps):
+    for step in range(recipe.steps if until is None else until):
         progress = step / recipe.steps
         if not queue:
             queue = _next_batches(rng, tokenizer, progress, recipe)
@@ -174,7 +174,7 @@ def train(tokenizer: Tokenizer, recipe: Recipe) -> LlamaForCausalLM:
         if (step + 1) % 200 == 0:
             recent, seconds = sum(losses[-200:]) / 200, time.monotonic() - started
             print(f"step {step + 1}/{recipe.steps}  loss {recent:.4f}  {seconds:.0f} s", file=sys.stderr, flush=True)
-    return model
+    return model, losses
 
 
 def _next_batches(
@@ -230,18 +230,12 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, out: Path) -> None:
     model.to(torch.bfloat16).save_pretrained(out)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; progress on stderr, the held-out loss on stdout and in TRAINING.json."""
-    parser = argparse.ArgumentParser(prog="python -m sample_data.make_model", description="Train the sample model.")
-    parser.add_argument("--out", type=Path, default=ROOT / "model", help="folder to write (default: the package's own)")
-    parser.add_argument("--seed", type=int, default=Recipe.seed)
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
-    arguments = parser.parse_args(argv)
-    recipe = Recipe(seed=arguments.seed, steps=arguments.steps)
+def make(recipe: Recipe, out: Path) -> tuple[float, list[float]]:
+    """Train, save and describe the model in `out`; its held-out loss, in nats per token, and the loss of each step."""
     started = time.monotonic()
     tokenizer = train_tokenizer(seed=1)
-    model = train(tokenizer, recipe)
-    save(model, tokenizer, arguments.out)
+    model, losses = train(tokenizer, recipe)
+    save(model, tokenizer, out)
     loss, tokens = heldout_loss(model.to(torch.float32), tokenizer, files()["heldout_sft"])
     report = {
         "heldout_loss_nats_per_token": round(loss, 5),
@@ -252,7 +246,18 @@ def main(argv: list[str] | None = None) -> int:
         "torch": torch.__version__.split("+")[0],
         "recipe": asdict(recipe),
     }
-    (arguments.out / "TRAINING.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    (out / "TRAINING.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return loss, losses
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; progress on stderr, the held-out loss on stdout and in TRAINING.json."""
+    parser = argparse.ArgumentParser(prog="python -m sample_data.make_model", description="Train the sample model.")
+    parser.add_argument("--out", type=Path, default=ROOT / "model", help="folder to write (default: the package's own)")
+    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    arguments = parser.parse_args(argv)
+    loss, _ = make(Recipe(seed=arguments.seed, steps=arguments.steps), arguments.out)
     print(f"held-out loss {loss:.4f} nats per token")
     return 0
 

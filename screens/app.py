@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.events import Key
 from textual.filter import LineFilter, Monochrome
 
 from engine.run.safe_text import safe
 from screens.stations import LOOP, STATIONS
 from screens.terminal_door import TerminalDoor
 from screens.themes import DEFAULT, THEMES, WithoutColour
+from screens.typing_ahead import typed_ahead
 from workbench.ascii_text import lacks_utf8
 from workbench.errors import WorkbenchError
 from workbench.user_settings import UserSettings, change_panels
@@ -122,6 +124,11 @@ class WorkbenchApp(App[int]):
         self.run_worker(self._look_at_settings(), exit_on_error=True)
         if self.workspace.read_only_reason:
             self.tell(f"read-only: {self.workspace.read_only_reason}", "warning")
+
+    def on_key(self, event: Key) -> None:
+        """A key that nothing on its way took: one of a burst may have been on it before its field was there."""
+        if typed_ahead(self.screen, event):
+            event.prevent_default()
 
     def rows_ahead(self, address: str) -> RowsAhead | None:
         """What reads the first rows already, where they are those of `address`: once, for whoever takes them."""

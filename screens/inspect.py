@@ -28,7 +28,7 @@ from screens.row_view import RowView
 from screens.station import KNOWN_ERRORS, Station
 from screens.tasks import Task
 from workbench.dataset_window import Hits, RowWindow, cell_of
-from workbench.dataset_window_subject import RowReading, Subject
+from workbench.dataset_window_subject import RowReading
 from workbench.row_address import ROW_MARK, side_of
 from workbench.row_opening import OpenedRows, open_rows
 from workbench.text_wrapping import cut
@@ -76,8 +76,6 @@ class Inspect(Station):
         self._compositor = NarrowCompositor()
         self._wanted = place
         """The row to begin at, as `lint_rows.row_address` writes it; empty once it was gone to."""
-        self._about: Subject | None = None
-        self._window: RowWindow | None = None
         self._showing = RowShowing(lambda: self.workspace)
         self._row_read: int | None = None
         self._row_busy = False
@@ -108,6 +106,11 @@ class Inspect(Station):
         return self.query_one(Grid)
 
     @property
+    def _side(self) -> str:
+        """Of a preference set, "train" or "eval"; else empty."""
+        return self._rows.subject.side if self._rows is not None else ""
+
+    @property
     def _row_shown(self) -> bool:
         return self.has_class("-reading") or self.size.width >= 100
 
@@ -124,11 +127,10 @@ class Inspect(Station):
 
     def _opened(self, opened: OpenedRows) -> None:
         before, self._rows = self._rows, opened
-        self._about, self._window = opened.subject, opened.window
-        self.subject = self.workbench_app.subjects[self.NAME] = self._about.name  # without the row to begin at
+        self.subject = self.workbench_app.subjects[self.NAME] = opened.subject.name  # without the row to begin at
         self._row_read = None
         self._end_search()
-        self._grid.show(self._window, opened.first, empty="no rows")
+        self._grid.show(opened.window, opened.first, empty="no rows")
         if opened.begin >= 0:
             self._grid.move_to(opened.begin)
         if before is not None:
@@ -137,8 +139,8 @@ class Inspect(Station):
         if self._growth is not None:
             self._growth.stop()
         self._growth = None if self._grown() else self.set_interval(GROWTH_S, self._grown)
-        self._window.speed_up()
-        self.say(self._about.warning or self._window.note, "bad" if self._about.warning else "")
+        opened.window.speed_up()
+        self.say(opened.subject.warning or opened.window.note, "bad" if opened.subject.warning else "")
         for field in self.query("#filter").results(Input):  # typed while the file was opened
             self._start_search(field.value)
         if opened.begin >= 0:
@@ -152,22 +154,23 @@ class Inspect(Station):
 
     def _grown(self) -> bool:
         """Show what the window knows by now; whether these are all the rows, by the one look that was drawn."""
-        if self._window is None or self._about is None:
+        if self._rows is None:
             return True
-        done = self._window.complete  # before the rows are counted: what ends in between is shown by the next look
+        about, window = self._rows.subject, self._rows.window
+        done = window.complete  # before the rows are counted: what ends in between is shown by the next look
         if self._hits is None:
             self._grid.grow()
         if done and self._growth is not None:
             self._growth.stop()
             self._growth = None
-        count = self._window.rows_so_far
+        count = window.rows_so_far
         rows = "1 row" if done and count == 1 else f"{count:,}{'' if done else '+'} rows"
-        name = self._about.name + (f" · {self._about.side}" if self._about.side else "")
+        name = about.name + (f" · {about.side}" if about.side else "")
         # What the data is comes before how much of it there is: a narrow header loses its end.
-        note = f" · {cut(self._about.note, NOTE_WIDTH)}" if self._about.note else ""
-        self.say_where(f"{name}{note} · {rows} · {len(self._window.columns)} columns · {self._about.shape}")
-        if self._hits is None and self._window.note and not self._about.warning:
-            self.say(self._window.note)
+        note = f" · {cut(about.note, NOTE_WIDTH)}" if about.note else ""
+        self.say_where(f"{name}{note} · {rows} · {len(window.columns)} columns · {about.shape}")
+        if self._hits is None and window.note and not about.warning:
+            self.say(window.note)
         return done
 
     # Reading a row.
@@ -238,14 +241,14 @@ class Inspect(Station):
     async def _read_rows(self) -> None:
         try:
             while (number := self._grid.row_number) is not None and number != self._row_read:
-                window, subject = self._window, self._about
-                if window is None or subject is None:
+                rows = self._rows
+                if rows is None:
                     return
                 self._row_read = number
                 try:
-                    put = await asyncio.to_thread(self._showing.read, window, subject, number)
+                    put = await asyncio.to_thread(self._showing.read, rows.window, rows.subject, number)
                 except KNOWN_ERRORS as error:
-                    self.query_one(RowView).show_row(window.place(number), RowReading(reason=str(error)))
+                    self.query_one(RowView).show_row(rows.window.place(number), RowReading(reason=str(error)))
                 else:
                     put(self.query_one(RowView))
         finally:
@@ -271,7 +274,7 @@ class Inspect(Station):
         self._grid.focus()
 
     def _start_search(self, text: str) -> None:
-        if self._window is None or (self._hits is not None and text == self._searched):
+        if self._rows is None or (self._hits is not None and text == self._searched):
             return
         if not text:
             self._end_search()
@@ -280,7 +283,7 @@ class Inspect(Station):
         self._searched = text
         self._hits = array("q")
         self._grid.show_only(self._hits, empty="no row contains it so far")
-        self.run_worker(self._find(self._window, text, self._search, self._hits), exit_on_error=True)
+        self.run_worker(self._find(self._rows.window, text, self._search, self._hits), exit_on_error=True)
 
     def _end_search(self) -> None:
         self._search += 1
@@ -324,20 +327,20 @@ class Inspect(Station):
         from workbench.row_query import hits_in_words
 
         self._grid.grow()
-        assert self._window is not None
-        self.say(f"{hits_in_words(len(hits), self._searched, self._window.columns)} · {how_far}")
+        assert self._rows is not None
+        self.say(f"{hits_in_words(len(hits), self._searched, self._rows.window.columns)} · {how_far}")
         self._follow()
 
     # The other keys.
 
     def action_side(self) -> None:
-        if self._about is not None and self._about.side:
+        if self._side:
             if self.query("#filter"):
                 self._leave_filter(keep=False)
-            self._open("eval" if self._about.side == "train" else "train")
+            self._open("eval" if self._side == "train" else "train")
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action == "side" and not (self._about and self._about.side):
+        if action == "side" and not self._side:
             return False
         return super().check_action(action, parameters)
 
@@ -372,9 +375,9 @@ class Inspect(Station):
                 self.say(f"row {number + 1:,} is not among those that are shown", "bad")
 
     def action_copy(self) -> None:
-        window, number, column = self._window, self._grid.row_number, self._grid.column_name
-        if window is not None and number is not None:
-            self.start_task("copying", lambda task: cell_of(window.row(number).get(column)), self._copied)
+        rows, number, column = self._rows, self._grid.row_number, self._grid.column_name
+        if rows is not None and number is not None:
+            self.start_task("copying", lambda task: cell_of(rows.window.row(number).get(column)), self._copied)
 
     def _copied(self, text: str | None) -> None:
         if text is None:

@@ -26,6 +26,7 @@ from screens.pair_view import PairView
 from screens.quiet_garbage import QuietGarbage
 from screens.tasks import Task
 from screens.text_view import Block, TextView
+from screens.typing_ahead import typed_ahead
 from workbench.labeling import Sitting
 from workbench.labeling_list import ListedPair, listed_pairs
 from workbench.labeling_opening import open_sitting
@@ -143,7 +144,7 @@ class Label(NotingStation):
         """
         if self.app.screen is not self:
             event.stop()
-            self._typed_ahead(event)
+            typed_ahead(self.app.screen, event)
             return
         if not self._verdict_keys and self._sitting is not None and self._sitting.present is not None:
             self._verdict_keys = dict(self._read_verdict_keys())
@@ -154,11 +155,6 @@ class Label(NotingStation):
         elif (active := self.active_bindings.get(event.key)) is not None and active.enabled:
             event.stop()
             await self.app.run_action(active.binding.action, active.node)
-
-    def _typed_ahead(self, event: Key) -> None:
-        """A key that was on its way here when another one opened what is in front."""
-        if isinstance(self.app.screen, AskText) and event.is_printable and event.character:
-            self.app.screen.type_ahead(event.character)
 
     def _read_verdict_keys(self) -> Iterator[tuple[str, Said]]:
         for key, active in self.active_bindings.items():

@@ -21,6 +21,7 @@ from textual.widgets import Input
 from screens.leaving import Leavable
 from screens.line import Line
 from screens.text_view import Block, TextView
+from screens.typing_ahead import Typing
 from workbench.text_wrapping import wrap
 
 WIDTH = 64
@@ -109,7 +110,7 @@ class Question(Dialog[str | None]):
         return False
 
 
-class AskText(Dialog[str | None]):
+class AskText(Dialog[str | None], Typing):
     """Asks for a short text; None after Esc. `check` returns what is wrong with it, or the empty string."""
 
     TITLE = "a short text"
@@ -123,21 +124,6 @@ class AskText(Dialog[str | None]):
     ) -> None:
         super().__init__()
         self._question, self._value, self._placeholder, self._check = question, value, placeholder, check
-        self._ahead = ""
-        """What was typed before there was a field to type into."""
-
-    def type_ahead(self, text: str) -> None:
-        """Put what was typed before the field was there into it."""
-        self._ahead += text
-        if self.query(Input):
-            self._take_ahead()
-
-    def _take_ahead(self) -> None:
-        ahead, self._ahead = self._ahead, ""
-        if ahead:
-            field = self.query_one(Input)
-            field.select_on_focus = False  # what follows goes behind it
-            field.insert_text_at_cursor(ahead)
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="modal"):
@@ -149,13 +135,7 @@ class AskText(Dialog[str | None]):
         field = self.query_one(Input)
         field.cursor_blink = False
         field.focus()
-        self._take_ahead()
-
-    def on_key(self, event: Key) -> None:
-        """What comes here was typed before the field had the focus."""
-        if not self.query_one(Input).has_focus and event.is_printable and event.character:
-            event.stop()
-            self.type_ahead(event.character)
+        self.take_ahead()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()

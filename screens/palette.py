@@ -24,6 +24,7 @@ from screens.station import KNOWN_ERRORS
 from screens.stations import STATIONS
 from screens.text_view import Block
 from screens.themes import THEMES
+from screens.typing_ahead import Typing
 from workbench.palette_entries import things_of
 from workbench.user_settings import change_setting
 
@@ -45,7 +46,7 @@ class Entry:
     do: Callable[[WorkbenchApp], None]
 
 
-class Palette(Dialog[None]):
+class Palette(Dialog[None], Typing):
     """Type, move with the arrows, Enter."""
 
     TITLE = "go to anything"
@@ -80,6 +81,7 @@ class Palette(Dialog[None]):
         """Whether all entries are there; whether Enter came before they were; whether an entry was chosen by hand."""
         self._list()
         self.query_one(Input).focus()
+        self.take_ahead()
         self.run_worker(self._find_things(), exit_on_error=True)
 
     def on_input_changed(self, event: Input.Changed) -> None:

@@ -1,12 +1,13 @@
 """A window on a Parquet file whose first rows are there before it is: they were read by somebody else (`rows_ahead`).
 
 Owns what is known before the file is open here, and opening it: when something is asked for that is not known, or when
-reading shall become faster, in a thread. Invariants: the file that is open then has the columns and the number of rows
-that were shown, else it has changed, and that is said; what is opened after `close` is closed.
+reading shall become faster, in a thread. Invariants: the file that is open then is the one whose rows were shown, else
+it has changed, and that is said; what is opened after `close` is closed.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -18,9 +19,18 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from workbench.dataset_reading import FileKind
-from workbench.dataset_window import BLOCK_ROWS, Cells, Hits, RowWindow, WindowColumn, open_window
+from workbench.dataset_window import (
+    BLOCK_ROWS,
+    Cells,
+    FileIdentity,
+    Hits,
+    RowWindow,
+    WindowColumn,
+    identity_of,
+    open_window,
+)
 from workbench.dataset_window_subject import find_subject
-from workbench.errors import SourceChanged, UnreadableData, WorkbenchError
+from workbench.errors import UnreadableData, WorkbenchError
 from workbench.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -34,6 +44,7 @@ FRAME_S = 0.1
 class FirstRows:
     """What is known of a file before it is open here."""
 
+    file: FileIdentity
     columns: tuple[WindowColumn, ...]
     count: int
     """Rows of the whole file."""
@@ -44,8 +55,10 @@ class FirstRows:
         """As `read` tells it; None where that is not whole."""
         try:
             found = orjson.loads(told)
+            path, size, mtime_ns, inode = found["file"]
             columns = tuple(WindowColumn(name, kind) for name, kind in found["columns"])
-            return cls(columns, found["count"], [tuple(cells) for cells in found["cells"]])
+            file = FileIdentity(Path(os.fsdecode(bytes.fromhex(path))), size, mtime_ns, inode)
+            return cls(file, columns, found["count"], [tuple(cells) for cells in found["cells"]])
         except (ValueError, KeyError, TypeError):
             return None
 
@@ -57,11 +70,15 @@ class FirstRows:
         subject = find_subject(workspace, name, side)
         if subject.file_kind.format != "parquet":
             return b""
+        now = identity_of(subject.path)
         window = open_window(subject.path, subject.file_kind)
         if not isinstance(window, ParquetWindow) or window.note:
             return b""
         columns = [(column.name, column.type) for column in window.columns]
-        return orjson.dumps({"columns": columns, "count": window.rows_so_far, "cells": window.rows(0, BLOCK_ROWS)})
+        cells = window.rows(0, BLOCK_ROWS)
+        now.require()
+        file = (os.fsencode(now.path).hex(), now.bytes, now.mtime_ns, now.inode)
+        return orjson.dumps({"file": file, "columns": columns, "count": window.rows_so_far, "cells": cells})
 
 
 class LateWindow(RowWindow):
@@ -133,10 +150,9 @@ class LateWindow(RowWindow):
         if self._closed:
             raise UnreadableData(f"{self.path} was closed before it was opened.")
         window = open_window(self.path, self._kind)
-        if (window.columns, window.rows_so_far) != (self.columns, self._first.count):
+        try:
+            self._first.file.require()
+        except WorkbenchError:
             window.close()
-            raise SourceChanged(
-                f"{self.path} changed while it was opened ({self._first.count:,} rows then, {window.rows_so_far:,} "
-                "now). Leave this screen and open it again."
-            )
+            raise
         return window

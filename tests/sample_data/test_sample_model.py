@@ -1,14 +1,25 @@
 """The sample model: what `from_pretrained` loads, what its tokenizer promises, and that its script makes it again."""
 
 import json
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
 from safetensors import safe_open
 
-from sample_data import files
+from sample_data import ROOT, files, model_proof
+from sample_data.model_proof import (
+    ALIKE_WINDOWS,
+    LIBRARIES,
+    SOURCES,
+    TOLERANCE,
+    WINDOW,
+    by_window,
+    kept_proof,
+    loss_of_the_kept_model,
+    made_with,
+    prove,
+)
 from sample_data.texts import PAD, TURN_END, chat_prompt
 from sample_data.workshop import ACTIONS, NAMES, PARTS, SYMPTOMS
 
@@ -72,7 +83,42 @@ def test_transformers_loads_it_and_it_ends_its_answer(tokenizer) -> None:  # typ
 
 @pytest.mark.slow
 def test_the_script_reaches_the_same_held_out_loss_again(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", "sample_data.make_model", "--out", str(tmp_path)], check=True)
-    again, kept = (json.loads((folder / "TRAINING.json").read_text()) for folder in (tmp_path, MODEL))
-    assert again["recipe"] == kept["recipe"]
-    assert again["heldout_loss_nats_per_token"] == pytest.approx(kept["heldout_loss_nats_per_token"], rel=0.02)
+    """By its first steps, while nothing has changed since it was trained as a whole; else as a whole."""
+    kept = kept_proof()
+    assert kept.heldout_loss_nats_per_token == pytest.approx(loss_of_the_kept_model(), rel=TOLERANCE)
+    if kept.made_with != made_with():
+        proof = prove(tmp_path)
+        assert proof.heldout_loss_nats_per_token == pytest.approx(loss_of_the_kept_model(), rel=TOLERANCE)
+        return
+    from sample_data.make_model import Recipe, train, train_tokenizer
+
+    _, losses = train(train_tokenizer(seed=1), Recipe(), until=ALIKE_WINDOWS * WINDOW)
+    assert by_window(losses) == pytest.approx(kept.loss_by_window[:ALIKE_WINDOWS], rel=TOLERANCE)
+
+
+@pytest.mark.slow
+def test_what_the_script_writes_is_loaded_and_described(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from sample_data.make_model import Recipe, make
+
+    loss, losses = make(Recipe(steps=2), tmp_path)
+    report = json.loads((tmp_path / "TRAINING.json").read_text())
+    assert len(losses) == 2
+    assert report["heldout_loss_nats_per_token"] == pytest.approx(loss, abs=1e-5)
+    assert loss > loss_of_the_kept_model()
+    assert AutoModelForCausalLM.from_pretrained(tmp_path).num_parameters() == report["parameters"]
+    assert len(AutoTokenizer.from_pretrained(tmp_path)) == report["vocabulary"]
+
+
+def test_what_a_proof_was_made_with_changes_with_a_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in SOURCES:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    before = made_with()
+    assert set(before) == {*SOURCES, *LIBRARIES}
+    monkeypatch.setattr(model_proof, "ROOT", tmp_path)
+    assert made_with() == before
+    with (tmp_path / "texts.py").open("a") as source:
+        source.write("# another\n")
+    assert {name for name, value in made_with().items() if value != before[name]} == {"texts.py"}
