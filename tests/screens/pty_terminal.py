@@ -177,7 +177,7 @@ class PtyTerminal:
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(60)
         self.close()
 
     # What it shows.

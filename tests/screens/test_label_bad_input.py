@@ -99,7 +99,7 @@ def test_a_kill_while_one_types_loses_nothing_that_was_typed(tmp_path: Path) -> 
         (pair, *_) = (one.id for one in open_pairs(made, "support").pairs())
         terminal.until(lambda: (drafts.read(pair) or NONE).better == "Turn it slowly.", "the draft, some keys behind")
         os.kill(terminal.process.pid, signal.SIGKILL)
-        terminal.process.wait(10)
+        terminal.process.wait(60)
     with PtyTerminal(command) as terminal:
         terminal.sees("your answer")
         terminal.press("e", sees="Turn it slowly.")

@@ -120,7 +120,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield Server(folder, port, process, made)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 _CONFIG = """
@@ -256,7 +256,7 @@ def test_ports_agents_and_tunnels(server: Server) -> None:
         client = subprocess.Popen(server.ssh("-N", what, option), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         try:
             _await_port(local, server.folder / "log")
-            with socket.create_connection(("127.0.0.1", local), timeout=10) as through:
+            with socket.create_connection(("127.0.0.1", local), timeout=60) as through:
                 if what == "-D":  # SOCKS 4: connect to the server's own port
                     through.sendall(b"\x04\x01" + server.port.to_bytes(2, "big") + bytes((127, 0, 0, 1)) + b"x\0")
                 answer = through.recv(64)

@@ -140,7 +140,7 @@ class TestFaults:
             connect(connection)
             connected.set()
             askers = [thread for thread in threading.enumerate() if type(thread).__name__ == "_Asker"]
-            assert all(asker._over.wait(10) for asker in askers)  # type: ignore[attr-defined]
+            assert all(asker._over.wait(60) for asker in askers)  # type: ignore[attr-defined]
 
         def look() -> None:
             if connected.is_set():
