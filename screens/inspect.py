@@ -47,6 +47,7 @@ class Inspect(Station):
     """Look at rows."""
 
     NAME = "inspect"
+    AUTO_FOCUS = "#grid"
     TITLE = "inspect"
     CSS_PATH = "inspect.tcss"
     HELP = HELP
@@ -93,7 +94,6 @@ class Inspect(Station):
         yield RowView(id="row")
 
     def on_mount(self) -> None:
-        self._grid.focus()
         self._open(side_of(self._wanted))
 
     def on_unmount(self) -> None:

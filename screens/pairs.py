@@ -42,6 +42,7 @@ class Pairs(Station):
     """The list of pair sets and arenas."""
 
     NAME = "pairs"
+    AUTO_FOCUS = "#list"
     TITLE = "pairs"
     CSS_PATH = "pairs.tcss"
     HELP = (
@@ -87,7 +88,6 @@ class Pairs(Station):
     def on_mount(self) -> None:
         reader = PairsReader(self.workspace, self.workbench_app.settings.annotator_name)
         self.watch_files(reader.read, self._show, every_s=2.0)
-        self.query_one("#list", RowList).focus()
         if self.subject.startswith(FROM):
             dataset, self.subject = self.subject.removeprefix(FROM), ""
             self.workbench_app.subjects.pop("pairs", None)

@@ -54,6 +54,21 @@ def test_inspect_searches_for_it(furnished: Workspace) -> None:
     drive(script, furnished, station="inspect", subject="demonstrations")
 
 
+@pytest.mark.parametrize("key", ["p", "d", "r"])
+def test_a_station_that_is_opened_by_the_same_burst_filters_and_leaves_the_field_the_focus(
+    furnished: Workspace, key: str
+) -> None:
+    async def script(app: WorkbenchApp, pilot: Pilot[int]) -> None:
+        await sees(pilot, "gpus")
+        burst(app, key, "slash", "a")
+        await until(pilot, lambda: filtered(app) == "a")
+        await until(pilot, lambda: bool(app.screen.query_one(RowList).key), "the list")
+        await pilot.press("t")
+        assert filtered(app) == "at"
+
+    drive(script, furnished)
+
+
 @pytest.mark.parametrize("keys", ["sql", "runs"])
 def test_the_palette_goes_where_a_burst_says(furnished: Workspace, keys: str) -> None:
     async def script(app: WorkbenchApp, pilot: Pilot[int]) -> None:
