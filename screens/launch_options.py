@@ -15,11 +15,12 @@ from textual.widgets import Input
 from screens.line import Line
 from screens.modals import Dialog
 from screens.row_list import Column, Row, RowList
+from screens.typing_ahead import Typing
 from workbench.data_weights import takes_whole, with_another, word_at_end
 from workbench.launch_form import Field
 
 
-class OptionPage(Dialog[str | None]):
+class OptionPage(Dialog[str | None], Typing):
     """Type to find, arrows to move, Enter to take."""
 
     TITLE = "choose a value"
@@ -53,9 +54,10 @@ class OptionPage(Dialog[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="modal page"):
             yield Line((self._of.label, "bold"), ("   " + self._of.explanation, "$text-muted"))
+            own = self._own_value()
             typed = Input(
-                self._own_value(), placeholder="type to find" + (", or to name another" if self._of.free else ""),
-                select_on_focus=False, id="typed",
+                own, placeholder="type to find" + (", or to name another" if self._of.free else ""),
+                select_on_focus=" " not in own, id="typed",  # one value is replaced by the first key, several added to
             )  # fmt: skip
             typed.cursor_blink = False
             yield typed
@@ -77,8 +79,10 @@ class OptionPage(Dialog[str | None]):
     def on_mount(self) -> None:
         self._list(self._own_value())
         self.query_one(RowList).move_to(self._of.value)
-        self.query_one(Input).focus()
-        self.query_one(Input).action_end()
+        typed = self.query_one(Input)
+        typed.action_end()
+        self.set_focus(typed)
+        self.take_ahead()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()

@@ -15,6 +15,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from screens.row_list import GAP, Column, Row, RowList
+from screens.typing_ahead import typed_ahead
 from workbench.launch_form import Field
 from workbench.text_wrapping import cut, fit
 
@@ -68,6 +69,7 @@ class FormRows(RowList):
         event.stop()
         focused = self.screen.focused
         if self.app.screen is not self.screen:
+            typed_ahead(self.app.screen, event)
             return
         if focused is not self and focused is not None:
             focused.post_message(Key(event.key, event.character))

@@ -134,7 +134,7 @@ class AskText(Dialog[str | None], Typing):
     def on_mount(self) -> None:
         field = self.query_one(Input)
         field.cursor_blink = False
-        field.focus()
+        self.set_focus(field)
         self.take_ahead()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:

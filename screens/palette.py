@@ -80,7 +80,7 @@ class Palette(Dialog[None], Typing):
         self._complete = self._wanted = self._moved = False
         """Whether all entries are there; whether Enter came before they were; whether an entry was chosen by hand."""
         self._list()
-        self.query_one(Input).focus()
+        self.set_focus(self.query_one(Input))
         self.take_ahead()
         self.run_worker(self._find_things(), exit_on_error=True)
 

@@ -23,23 +23,25 @@ class Typing(Screen[Any]):
     """Whether Enter was, too."""
 
     @property
-    def has_field(self) -> bool:
-        """Whether there is a field yet."""
-        return bool(self.query(Input))
+    def takes_keys(self) -> bool:
+        """Whether the field is there, has the focus, and nothing waits to go into it before what is typed now."""
+        return isinstance(self.focused, Input) and not self._ahead and not self._enter_ahead
 
     def type_ahead(self, text: str) -> None:
         """Put what was typed before the field was there into it, now or when it is."""
         if not self._enter_ahead:
             self._ahead += text
-        if self.has_field:
+        if isinstance(self.focused, Input):
             self.take_ahead()
 
     def enter_ahead(self) -> None:
-        """Take Enter as well when the field is there."""
+        """Take Enter as well, now or when the field is there."""
         self._enter_ahead = True
+        if isinstance(self.focused, Input):
+            self.take_ahead()
 
     def take_ahead(self) -> None:
-        """The field is there."""
+        """The field is there, and has the focus."""
         ahead, self._ahead = self._ahead, ""
         field = self.query_one(Input)
         if ahead:
@@ -53,12 +55,15 @@ def typed_ahead(screen: Screen[Any], event: Key) -> bool:
     """Give a key that nothing took to the field that `screen` has, or will have; whether it was one to type."""
     text = event.character if event.is_printable else None
     field = screen.focused
-    if text and isinstance(field, Input) and not field.disabled:  # it takes such keys itself, where they reach it
+    if isinstance(screen, Typing) and not screen.takes_keys:
+        if text:
+            screen.type_ahead(text)
+        elif event.key == "enter":
+            screen.enter_ahead()
+        else:
+            return False
+    elif text and isinstance(field, Input) and not field.disabled:  # it takes such keys itself, where they reach it
         type_into(field, text)
-    elif text and isinstance(screen, Typing):
-        screen.type_ahead(text)
-    elif event.key == "enter" and isinstance(screen, Typing) and not screen.has_field:
-        screen.enter_ahead()
     else:
         return False
     return True
@@ -71,4 +76,5 @@ def type_into(field: Input, text: str) -> None:
         field.select_on_focus = False
         # Behind the news of the focus, which is on its way and would select what was typed.
         field.call_later(setattr, field, "select_on_focus", True)
+    field.delete_selection()
     field.insert_text_at_cursor(text)

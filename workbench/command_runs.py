@@ -60,6 +60,10 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     clone.add_argument("--name", default="", metavar="X", help="what to call the new run; part of its ID")
     clone.add_argument("--model", default="", metavar="M", help="another model")
     clone.add_argument("--data", action="append", default=[], metavar="D", help="other data; may be repeated")
+    clone.add_argument(
+        "--reward", action="append", default=[], metavar="FUNCTION[:WEIGHT]",
+        help="other Python functions in place of all that the run has; may be repeated",
+    )  # fmt: skip
     clone.add_argument("--device", choices=("auto", "cpu", "cuda"), default="", help="where to train")
     clone.add_argument("--gpus", metavar="INDEX,…", help=GPUS_HELP)
     add_ways_to_start(clone)
@@ -150,7 +154,7 @@ def run_show(args: argparse.Namespace) -> int:
         "result": _result(summary),
         "best": f"{best['metric']} {number(best['value'], 4)} at step {best['step']}" if best else "",
         **report_fields(run.events()),
-        "checkpoints": ", ".join(map(str, steps)) or "none",
+        "checkpoints": f"step {', '.join(map(str, steps))}" if steps else "none",
         "memory": _memory(run, summary),
         "tags": ", ".join(summary.tags),
         "created": local_time(summary.created),
@@ -235,6 +239,7 @@ def run_clone(args: argparse.Namespace) -> int:
         asked,
         model=args.model or asked.model,
         data=tuple(args.data) or asked.data,
+        rewards=tuple(args.reward) or asked.rewards,
         settings=(*asked.settings, *args.set),
         device=args.device or ("" if args.gpus else asked.device),
         gpus=gpu_indices(args.gpus),
@@ -352,6 +357,9 @@ def _next_step(summary: RunSummary, has_checkpoint: bool) -> str:
     resume = f"workbench runs resume {summary.id}"
     if summary.state == "failed" and "was not finite" in summary.reason:
         return f"workbench runs clone {summary.id} --set optim.lr=…   (smaller; a resume keeps it)"
+    if summary.state == "failed" and summary.reason.startswith("reward ") and ".py) " in summary.reason:
+        clone = f"workbench runs clone {summary.id} --reward FILE.py:NAME"
+        return f"workbench runs logs {summary.id}\n{clone}   (mended; a resume calls the copy that failed)"
     if summary.state == "failed":
         return f"workbench runs logs {summary.id}\n{resume}"
     if summary.state in RESUMABLE and summary.state != "unknown-here":  # it may be alive on another host

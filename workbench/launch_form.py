@@ -235,7 +235,7 @@ def place_of(error: BaseException, draft: Draft) -> str:
         return f"{found[1]}.{found[2]}"
     names = [one.rpartition(":")[0] or one for one in split_written(draft.data)]
     for key, signs in (
-        ("reward_model", ("--reward-model", "the reward model", draft.reward_model)),
+        ("reward_model", ("--reward-model", "the reward model", *_signs_of_reward(draft))),
         ("rewards", ("--reward ", "reward functions")),
         ("train.device", ("--device",)),
         ("data", ("--data", "dataset", "preference set", "cannot train on", "no example is left")),
@@ -246,6 +246,15 @@ def place_of(error: BaseException, draft: Draft) -> str:
         if any(sign and sign in text for sign in signs):
             return key
     return ""
+
+
+def _signs_of_reward(draft: Draft) -> tuple[str, ...]:
+    """How errors name the reward model: as it was written, or as a run that is missing."""
+    kind, _, run = draft.reward_model.partition(":")
+    if kind != "run" or not run:
+        return (draft.reward_model,)
+    signs = (draft.reward_model, repr(run), repr(run.partition(":")[0]))
+    return signs if draft.model.startswith("run:") else (*signs, "no run")
 
 
 def short_problem(text: str) -> str:

@@ -61,6 +61,8 @@ def find_function(written: str) -> FunctionFile:
     where, colon, name = written.rpartition(":")
     if not colon or not where or not name.isidentifier():
         raise RewardError(f"--reward {written}: expected {EXPECTED}")
+    if where.rpartition(":")[0].endswith(".py"):
+        raise RewardError(f"--reward {written}: {name} is no weight; expected {EXPECTED}, then :WEIGHT or nothing")
     path = _file_named(where, written)
     content = read_source(path)
     tree = parsed(path, content)

@@ -186,6 +186,22 @@ class TestForm:
 
         drive(script, workspace, station="launch")
 
+    def test_what_is_typed_takes_the_place_of_one_reward_model(self, workspace: Workspace) -> None:
+        run = make_run(workspace, "1124-reward-mine-k3f", checkpoints=(4,))
+        (run.checkpoint_path(4) / "reward_head.safetensors").write_bytes(b"x")
+
+        async def script(app: WorkbenchApp, pilot: Pilot[int]) -> None:
+            await ready(app, pilot)
+            while draft(app).method != "ppo":
+                await pilot.press("h")
+            at(app, "reward_model")
+            for typed in ("run:first", "run:other"):
+                for key in ("enter", *typed, "enter"):  # at once
+                    app.simulate_key(key)
+                await until(pilot, lambda: draft(app).reward_model == typed)  # noqa: B023
+
+        drive(script, workspace, station="launch")
+
     def test_a_list_is_chosen_from_or_typed_into(self, workspace: Workspace) -> None:
         make_run(workspace, "1124-sft-mine-k3f", checkpoints=(4,))
 

@@ -243,6 +243,8 @@ class TestProblems:
         [
             ({"model": "run:1124-sft-gone-k3f"}, "model"),
             ({"model": "./gone"}, "model"),
+            ({"method": "ppo", "reward_model": "run:1124-reward-gone-k3f"}, "reward_model"),
+            ({"method": "ppo", "reward_model": "run:1124-reward-k3f@4run:nope"}, "reward_model"),
             ({"name": "../x"}, "name"),
             ({"train.device": "cuda"}, "train.device"),
         ],

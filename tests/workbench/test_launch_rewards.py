@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,24 @@ class TestRun:
         assert [copy.name for copy in again.folder.rewards.iterdir()] == [
             copy.name for copy in run.folder.rewards.iterdir()
         ]
+
+    def test_a_clone_of_a_run_whose_function_failed_takes_a_mended_one(
+        self, data: Workspace, run: Run, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from engine.run.status import Status, write_status
+
+        what = "reward positive (0123-lexicon.py) raised ZeroDivisionError: division by zero (line 2)"
+        write_status(run.folder, Status(run=run.id, phase="failed", step=1, attempt=1, error={"what": what}))
+        where = ["--workspace", str(data.root), "runs"]
+        assert main([*where, "show", run.id]) == 0
+        assert f"runs clone {run.id} --reward FILE.py:NAME" in capsys.readouterr().out
+        (here / "mended.py").write_text(SOURCE + "# mended\n")
+        sha256 = approve("mended.py")
+        capsys.readouterr()
+        assert main([*where, "clone", run.id, "--reward", "mended.py:positive:0.5", "--print-config"]) == 0
+        config = tomllib.loads(capsys.readouterr().out)
+        assert config["rewards"]["function_sha256"] == [sha256]
+        assert config["rewards"]["function_weights"] == [0.5]
 
     def test_a_resume_on_a_machine_that_has_not_approved_it_is_refused_at_once(
         self, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -49,6 +49,7 @@ def test_a_module_of_a_package_is_found_without_importing_the_package(
         ("lexicon.py", SOURCE, "expected FILE.py:FUNCTION or MODULE:FUNCTION"),
         ("lexicon.py:", SOURCE, "expected FILE.py:FUNCTION"),
         ("gone.py:positive", SOURCE, "there is no file"),
+        ("lexicon.py:positive:half", SOURCE, "half is no weight"),
         ("no.such.module:positive", SOURCE, r"no module no\.such\.module as a \.py file"),
         ("lexicon.py:negative", SOURCE, "no function negative; there are: positive"),
         ("lexicon.py:f", "async def f(prompts, completions): ...\n", "async function: write it with def"),
