@@ -64,7 +64,17 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(*args, **keywords)  # type: ignore[arg-type]  # argparse's own signature, passed through
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}. See: {self.prog} --help")
+        raise UsageError(f"{message}{_nearest_choice(message)}. See: {self.prog} --help")
+
+
+def _nearest_choice(message: str) -> str:
+    """What was probably meant, where argparse says that something is none of its choices."""
+    import re
+    from difflib import get_close_matches
+
+    found = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)$", message)
+    near = get_close_matches(found[1], re.findall(r"[\w-]+", found[2]), n=1, cutoff=0.7) if found else []
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -82,6 +82,9 @@ class TestWrongUse:
             (["pairs", "make", "n", "--from", "d", "--limit", "5"], "--limit goes with --prompts"),
             (["pairs", "make", "n", "--prompts", "d", "--temperature", "hot"], "a number, 0 or more"),
             (["train", "gppo"], "invalid choice"),
+            (["train", "grop"], "(did you mean grpo?). See: workbench train --help"),
+            (["runs", "resum", "x"], "(did you mean resume?)"),
+            (["train", "sft", "--device", "gpu"], "'cuda'). See"),
         ],
     )
     def test_it_is_one_line_and_exit_code_2(
