@@ -16,7 +16,7 @@ from screens.line import Line
 from screens.modals import Dialog
 from screens.row_list import Column, Row, RowList
 from screens.typing_ahead import Typing
-from workbench.data_weights import takes_whole, with_another, word_at_end
+from workbench.data_weights import split_written, takes_whole, with_another, word_at_end
 from workbench.launch_form import Field
 
 
@@ -57,7 +57,7 @@ class OptionPage(Dialog[str | None], Typing):
             own = self._own_value()
             typed = Input(
                 own, placeholder="type to find" + (", or to name another" if self._of.free else ""),
-                select_on_focus=" " not in own, id="typed",  # one value is replaced by the first key, several added to
+                select_on_focus=len(split_written(own)) < 2, id="typed",  # several are added to
             )  # fmt: skip
             typed.cursor_blink = False
             yield typed

@@ -13,41 +13,33 @@ from textual.events import Key
 from textual.screen import Screen
 from textual.widgets import Input
 
+ENTER = "\n"
+
 
 class Typing(Screen[Any]):
     """A screen of which the one field takes what is typed, from the moment that it is opened."""
 
     _ahead = ""
-    """What was typed before there was a field to type into."""
-    _enter_ahead = False
-    """Whether Enter was, too."""
+    """What was typed before there was a field to type into, ENTER included."""
 
     @property
     def takes_keys(self) -> bool:
-        """Whether the field is there, has the focus, and nothing waits to go into it before what is typed now."""
-        return isinstance(self.focused, Input) and not self._ahead and not self._enter_ahead
+        """Whether something of it has the focus, and nothing waits to go into the field before what is typed now."""
+        return self.focused is not None and not self._ahead
 
     def type_ahead(self, text: str) -> None:
         """Put what was typed before the field was there into it, now or when it is."""
-        if not self._enter_ahead:
-            self._ahead += text
-        if isinstance(self.focused, Input):
-            self.take_ahead()
-
-    def enter_ahead(self) -> None:
-        """Take Enter as well, now or when the field is there."""
-        self._enter_ahead = True
-        if isinstance(self.focused, Input):
+        self._ahead += text
+        if self.focused is not None:
             self.take_ahead()
 
     def take_ahead(self) -> None:
-        """The field is there, and has the focus."""
-        ahead, self._ahead = self._ahead, ""
+        """The field is there, and has the focus. What was typed behind Enter is dropped."""
+        (text, entered, _), self._ahead = self._ahead.partition(ENTER), ""
         field = self.query_one(Input)
-        if ahead:
-            type_into(field, ahead)
-        if self._enter_ahead:
-            self._enter_ahead = False
+        if text:
+            type_into(field, text)
+        if entered:
             field.call_later(field.action_submit)
 
 
@@ -56,17 +48,14 @@ def typed_ahead(screen: Screen[Any], event: Key) -> bool:
     text = event.character if event.is_printable else None
     field = screen.focused
     if isinstance(screen, Typing) and not screen.takes_keys:
+        text = text or (ENTER if event.key == "enter" else None)
         if text:
             screen.type_ahead(text)
-        elif event.key == "enter":
-            screen.enter_ahead()
-        else:
-            return False
     elif text and isinstance(field, Input) and not field.disabled:  # it takes such keys itself, where they reach it
         type_into(field, text)
     else:
         return False
-    return True
+    return bool(text)
 
 
 def type_into(field: Input, text: str) -> None:

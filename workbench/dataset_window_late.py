@@ -7,7 +7,6 @@ it has changed, and that is said; what is opened after `close` is closed.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -44,7 +43,8 @@ FRAME_S = 0.1
 class FirstRows:
     """What is known of a file before it is open here."""
 
-    file: FileIdentity
+    file: tuple[int, int, int]
+    """Its size, time and inode when they were read, as `FileIdentity` has them."""
     columns: tuple[WindowColumn, ...]
     count: int
     """Rows of the whole file."""
@@ -55,10 +55,9 @@ class FirstRows:
         """As `read` tells it; None where that is not whole."""
         try:
             found = orjson.loads(told)
-            path, size, mtime_ns, inode = found["file"]
+            size, mtime_ns, inode = found["file"]
             columns = tuple(WindowColumn(name, kind) for name, kind in found["columns"])
-            file = FileIdentity(Path(os.fsdecode(bytes.fromhex(path))), size, mtime_ns, inode)
-            return cls(file, columns, found["count"], [tuple(cells) for cells in found["cells"]])
+            return cls((size, mtime_ns, inode), columns, found["count"], [tuple(cells) for cells in found["cells"]])
         except (ValueError, KeyError, TypeError):
             return None
 
@@ -77,7 +76,7 @@ class FirstRows:
         columns = [(column.name, column.type) for column in window.columns]
         cells = window.rows(0, BLOCK_ROWS)
         now.require()
-        file = (os.fsencode(now.path).hex(), now.bytes, now.mtime_ns, now.inode)
+        file = (now.bytes, now.mtime_ns, now.inode)
         return orjson.dumps({"file": file, "columns": columns, "count": window.rows_so_far, "cells": cells})
 
 
@@ -151,7 +150,7 @@ class LateWindow(RowWindow):
             raise UnreadableData(f"{self.path} was closed before it was opened.")
         window = open_window(self.path, self._kind)
         try:
-            self._first.file.require()
+            FileIdentity(self.path, *self._first.file).require()
         except WorkbenchError:
             window.close()
             raise

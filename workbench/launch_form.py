@@ -248,13 +248,12 @@ def place_of(error: BaseException, draft: Draft) -> str:
     return ""
 
 
-def _signs_of_reward(draft: Draft) -> tuple[str, ...]:
-    """How errors name the reward model: as it was written, or as a run that is missing."""
-    kind, _, run = draft.reward_model.partition(":")
-    if kind != "run" or not run:
-        return (draft.reward_model,)
-    signs = (draft.reward_model, repr(run), repr(run.partition(":")[0]))
-    return signs if draft.model.startswith("run:") else (*signs, "no run")
+def _signs_of_reward(draft: Draft) -> list[str]:
+    """How errors name the reward models: as they were written, or as a run that is missing."""
+    written = split_written(draft.reward_model)
+    runs = [one.removeprefix("run:") for one in written if one.startswith("run:")]
+    signs = [*written, *(repr(name) for run in runs for name in (run, run.partition(":")[0]))]
+    return [*signs, "no run"] if runs and not draft.model.startswith("run:") else signs
 
 
 def short_problem(text: str) -> str:

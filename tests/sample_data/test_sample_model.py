@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -84,14 +85,15 @@ def test_transformers_loads_it_and_it_ends_its_answer(tokenizer) -> None:  # typ
 @pytest.mark.slow
 def test_the_script_reaches_the_same_held_out_loss_again(tmp_path: Path) -> None:
     """By its first steps, while nothing has changed since it was trained as a whole; else as a whole."""
+    from sample_data.make_model import Recipe, train, train_tokenizer
+
     kept = kept_proof()
+    assert asdict(Recipe()) == json.loads((MODEL / "TRAINING.json").read_text())["recipe"]
     assert kept.heldout_loss_nats_per_token == pytest.approx(loss_of_the_kept_model(), rel=TOLERANCE)
     if kept.made_with != made_with():
         proof = prove(tmp_path)
         assert proof.heldout_loss_nats_per_token == pytest.approx(loss_of_the_kept_model(), rel=TOLERANCE)
         return
-    from sample_data.make_model import Recipe, train, train_tokenizer
-
     _, losses = train(train_tokenizer(seed=1), Recipe(), until=ALIKE_WINDOWS * WINDOW)
     assert by_window(losses) == pytest.approx(kept.loss_by_window[:ALIKE_WINDOWS], rel=TOLERANCE)
 
@@ -105,6 +107,7 @@ def test_what_the_script_writes_is_loaded_and_described(tmp_path: Path) -> None:
     loss, losses = make(Recipe(steps=2), tmp_path)
     report = json.loads((tmp_path / "TRAINING.json").read_text())
     assert len(losses) == 2
+    assert report["recipe"] == asdict(Recipe(steps=2))
     assert report["heldout_loss_nats_per_token"] == pytest.approx(loss, abs=1e-5)
     assert loss > loss_of_the_kept_model()
     assert AutoModelForCausalLM.from_pretrained(tmp_path).num_parameters() == report["parameters"]

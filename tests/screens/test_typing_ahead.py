@@ -79,6 +79,21 @@ def test_the_palette_goes_where_a_burst_says(furnished: Workspace, keys: str) ->
     drive(script, furnished)
 
 
+def test_a_list_of_the_palette_that_has_the_focus_takes_its_own_keys(furnished: Workspace) -> None:
+    async def script(app: WorkbenchApp, pilot: Pilot[int]) -> None:
+        await sees(pilot, "gpus")
+        await pilot.press("colon", *"runs")
+        field = app.screen.query_one("#wanted", Input)
+        await until(pilot, lambda: field.value == "runs")
+        await pilot.press("tab")
+        await until(pilot, lambda: isinstance(app.focused, RowList))
+        await pilot.press("j", "k", "enter")
+        assert field.value == "runs"
+        await until(pilot, lambda: getattr(app.screen, "NAME", "") == "runs", "Enter opens the row")
+
+    drive(script, furnished)
+
+
 def test_a_field_that_is_typed_into_late_selects_at_its_next_focus_again(furnished: Workspace) -> None:
     async def script(app: WorkbenchApp, pilot: Pilot[int]) -> None:
         await sees(pilot, "demonstrations")

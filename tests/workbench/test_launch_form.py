@@ -245,6 +245,7 @@ class TestProblems:
             ({"model": "./gone"}, "model"),
             ({"method": "ppo", "reward_model": "run:1124-reward-gone-k3f"}, "reward_model"),
             ({"method": "ppo", "reward_model": "run:1124-reward-k3f@4run:nope"}, "reward_model"),
+            ({"method": "ppo", "reward_model": "run:1124-reward-gone-k3f run:other"}, "reward_model"),
             ({"name": "../x"}, "name"),
             ({"train.device": "cuda"}, "train.device"),
         ],

@@ -184,7 +184,7 @@ class TestRun:
         ]
 
     def test_a_clone_of_a_run_whose_function_failed_takes_a_mended_one(
-        self, data: Workspace, run: Run, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+        self, data: Workspace, run: Run, here: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         from engine.run.status import Status, write_status
 

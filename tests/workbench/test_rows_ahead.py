@@ -17,7 +17,7 @@ from tests.screens.pty_terminal import PtyTerminal
 from workbench.cli import main
 from workbench.dataset_reading import FileKind
 from workbench.dataset_store import add_dataset
-from workbench.dataset_window import BLOCK_ROWS, FileIdentity
+from workbench.dataset_window import BLOCK_ROWS
 from workbench.dataset_window_late import FirstRows, LateWindow
 from workbench.errors import NotFound, SourceChanged, UnreadableData
 from workbench.row_opening import open_rows
@@ -126,15 +126,15 @@ def test_a_fork_that_fails_tells_nothing_and_the_error_is_told_as_ever(workspace
 
 
 def test_half_of_what_is_told_is_nothing() -> None:
-    whole = b'{"file":["2f61",3,4,5],"columns":[["prompt","VARCHAR"]],"count":1,"cells":[["a"]]}'
+    whole = b'{"file":[3,4,5],"columns":[["prompt","VARCHAR"]],"count":1,"cells":[["a"]]}'
     first = FirstRows.of(whole)
     assert first is not None
     assert first.cells == [("a",)]
-    assert first.file == FileIdentity(Path("/a"), 3, 4, 5)
+    assert first.file == (3, 4, 5)
     assert all(FirstRows.of(whole[:length]) is None for length in range(len(whole)))
     assert FirstRows.of(b"{}") is None
-    assert FirstRows.of(b'{"file":["",1,1,1],"columns":[["a"]],"count":1,"cells":[]}') is None
-    assert FirstRows.of(b'{"file":["zz",1,1,1],"columns":[],"count":1,"cells":[]}') is None
+    assert FirstRows.of(b'{"file":[1,1,1],"columns":[["a"]],"count":1,"cells":[]}') is None
+    assert FirstRows.of(b'{"file":[1,1],"columns":[],"count":1,"cells":[]}') is None
 
 
 def test_who_waits_can_have_enough_and_does_not_wait_for_the_fork(
