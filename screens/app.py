@@ -10,29 +10,34 @@ import asyncio
 import signal
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from os import _exit
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from textual._context import active_message_pump
+from textual.actions import ActionParseResult
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.events import Key
 from textual.filter import LineFilter, Monochrome
+from textual.widgets import Input
 
 from engine.run.safe_text import safe
 from screens.stations import LOOP, STATIONS
 from screens.terminal_door import TerminalDoor
 from screens.themes import DEFAULT, THEMES, WithoutColour
-from screens.typing_ahead import typed_ahead
+from screens.typing_ahead import heard, typed_ahead
 from workbench.ascii_text import lacks_utf8
 from workbench.errors import WorkbenchError
 from workbench.user_settings import UserSettings, change_panels
 from workbench.workspace import Workspace
 
 if TYPE_CHECKING:
+    from textual.dom import DOMNode
+
     from screens.guide import Guide
     from screens.station import Station
     from workbench.rows_ahead import RowsAhead
@@ -43,6 +48,8 @@ ERROR_TOAST_S = 10.0
 LONGEST_TOAST = 240
 """Characters, which are five lines on a narrow terminal: the screen below must stay readable."""
 MOST_SETTINGS_TOLD = 3
+WIDGETS_WAIT_S = 0.001
+"""Between two looks whether a screen that was just opened has its widgets."""
 BELOW = 1
 """Screens that lie under Home: Textual's own empty one."""
 
@@ -125,10 +132,25 @@ class WorkbenchApp(App[int]):
         if self.workspace.read_only_reason:
             self.tell(f"read-only: {self.workspace.read_only_reason}", "warning")
 
-    def on_key(self, event: Key) -> None:
+    async def on_key(self, event: Key) -> None:
         """A key that nothing on its way took: one of a burst may have been on it before its field was there."""
-        if typed_ahead(self.screen, event):
+        if await typed_ahead(self.screen, event):
             event.prevent_default()
+
+    async def run_action(
+        self,
+        action: str | ActionParseResult,
+        default_namespace: DOMNode | None = None,
+        namespaces: Mapping[str, DOMNode] | None = None,
+    ) -> bool:
+        """As Textual's, once the screen has its widgets and its field the text before: all may come in one burst."""
+        if active_message_pump.get() is self:
+            screen = self.screen
+            while not screen.is_mounted and screen in self.screen_stack:
+                await asyncio.sleep(WIDGETS_WAIT_S)
+            if isinstance(screen.focused, Input):
+                await heard(screen.focused)
+        return await super().run_action(action, default_namespace, namespaces)
 
     def rows_ahead(self, address: str) -> RowsAhead | None:
         """What reads the first rows already, where they are those of `address`: once, for whoever takes them."""

@@ -26,9 +26,8 @@ from screens.pair_view import PairView
 from screens.quiet_garbage import QuietGarbage
 from screens.tasks import Task
 from screens.text_view import Block, TextView
-from screens.typing_ahead import typed_ahead
 from workbench.labeling import Sitting
-from workbench.labeling_list import ListedPair, listed_pairs
+from workbench.labeling_list import listed_pairs
 from workbench.labeling_opening import open_sitting
 from workbench.labeling_state import Said, Saved, ScreenVerdict, ShownPair
 from workbench.labeling_words import end_page, far_words, question_words, state_words
@@ -143,9 +142,7 @@ class Label(NotingStation):
         here. What follows a `:` is no verdict.
         """
         if self.app.screen is not self:
-            event.stop()
-            typed_ahead(self.app.screen, event)
-            return
+            return  # it goes up to the app, and is a key of what was opened
         if not self._verdict_keys and self._sitting is not None and self._sitting.present is not None:
             self._verdict_keys = dict(self._read_verdict_keys())
         said = self._verdict_keys.get(event.key)
@@ -339,11 +336,8 @@ class Label(NotingStation):
     def action_browse(self) -> None:
         sitting = self._sitting
         if sitting is not None and not self._saving:
-
-            def choose(listed: list[ListedPair]) -> None:
-                self.app.push_screen(Browse(listed, sitting.number), lambda one: self._go_to(one) if one else None)
-
-            self.start_task("reading what was said", lambda task: listed_pairs(sitting), choose)
+            listed = Browse(lambda: listed_pairs(sitting), sitting.number)
+            self.app.push_screen(listed, lambda one: self._go_to(one) if one else None)
 
     def _go_to(self, number: int) -> None:
         sitting = self._sitting

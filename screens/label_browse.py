@@ -1,12 +1,14 @@
 """The pairs of a sitting as a list: what was said of each, and which to look at again.
 
-Owns the list. It returns the number of a pair and does nothing else.
+Owns the list, which is there at once and filled when it was read, so that keys that come with the one that opens it are
+its own. It returns the number of a pair and does nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import on
 from textual.app import ComposeResult
@@ -17,7 +19,11 @@ from textual.widgets import Input
 from screens.line import Line
 from screens.modals import Dialog
 from screens.row_list import Column, Row, RowList
+from screens.station import KNOWN_ERRORS
 from workbench.labeling_list import ListedPair
+
+if TYPE_CHECKING:
+    from screens.app import WorkbenchApp
 
 
 class Browse(Dialog[int | None]):
@@ -34,9 +40,10 @@ class Browse(Dialog[int | None]):
         Binding("slash", "filter", "filter", id="browse.filter", tooltip="Keep the rows that contain a text."),
     ]
 
-    def __init__(self, listed: Sequence[ListedPair], at: int) -> None:
+    def __init__(self, read: Callable[[], Sequence[ListedPair]], at: int) -> None:
+        """`read` is called in a thread while the list is on the screen; the cursor goes to pair number `at`."""
         super().__init__()
-        self._listed, self._at = tuple(listed), at
+        self._read, self._at = read, at
 
     def compose(self) -> ComposeResult:
         columns = [
@@ -46,7 +53,7 @@ class Browse(Dialog[int | None]):
             Column("prompt", flexible=True),
         ]
         with Vertical(classes="modal page"):
-            yield RowList(columns, empty="no pair contains that", id="pairs")
+            yield RowList(columns, empty="no pair contains that", waits=True, id="pairs")
             field = Input(placeholder="filter; enter keeps it", id="filter")
             field.cursor_blink = False
             field.display = False
@@ -54,10 +61,19 @@ class Browse(Dialog[int | None]):
             yield Line(("enter shows one, / filters, esc leaves it", "$text-muted"))
 
     def on_mount(self) -> None:
+        self.set_focus(self.query_one(RowList))
+        self.run_worker(self._list(), exit_on_error=True)
+
+    async def _list(self) -> None:
+        try:
+            listed = await asyncio.to_thread(self._read)
+        except KNOWN_ERRORS as error:
+            cast("WorkbenchApp", self.app).complain(error)
+            self.dismiss(None)
+            return
         rows = self.query_one(RowList)
-        rows.show([Row(str(one.number), (f"{one.number:,}", one.said, one.notes, one.prompt)) for one in self._listed])
+        rows.show([Row(str(one.number), (f"{one.number:,}", one.said, one.notes, one.prompt)) for one in listed])
         rows.move_to(str(self._at))
-        rows.focus()
 
     @on(RowList.Opened)
     def _taken(self, event: RowList.Opened) -> None:
@@ -67,7 +83,7 @@ class Browse(Dialog[int | None]):
     def action_filter(self) -> None:
         field = self.query_one(Input)
         field.display = True
-        field.focus()
+        self.set_focus(field)  # at once, so that what is typed on is typed into it
 
     @on(Input.Changed)
     def _changed(self, event: Input.Changed) -> None:

@@ -80,7 +80,8 @@ class OptionPage(Dialog[str | None], Typing):
         self._list(self._own_value())
         self.query_one(RowList).move_to(self._of.value)
         typed = self.query_one(Input)
-        typed.action_end()
+        if not typed.select_on_focus:
+            typed.action_end()
         self.set_focus(typed)
         self.take_ahead()
 

@@ -69,7 +69,7 @@ class FormRows(RowList):
         event.stop()
         focused = self.screen.focused
         if self.app.screen is not self.screen:
-            typed_ahead(self.app.screen, event)
+            await typed_ahead(self.app.screen, event)
             return
         if focused is not self and focused is not None:
             focused.post_message(Key(event.key, event.character))

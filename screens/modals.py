@@ -29,10 +29,17 @@ T = TypeVar("T")
 
 
 class Modal(ModalScreen[T]):
-    """A modal that is dismissed once: a second key of one burst finds it gone, and must not take the screen below."""
+    """A modal that is dismissed once: a second key of one burst finds it gone, and must not take the screen below.
+
+    Nor the one above, which a key behind the Enter of that burst opened: that goes with it.
+    """
 
     def dismiss(self, result: T | None = None) -> AwaitComplete:
-        return super().dismiss(result) if self in self.app.screen_stack else AwaitComplete()
+        if self not in self.app.screen_stack:
+            return AwaitComplete()
+        while self.app.screen is not self:
+            self.app.pop_screen()
+        return super().dismiss(result)
 
 
 class Dialog(Modal[T], Leavable[T]):

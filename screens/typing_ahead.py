@@ -7,6 +7,8 @@ now, in the order of the keys, and is never a command; a field that selects its 
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import Any
 
 from textual.events import Key
@@ -14,6 +16,8 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 ENTER = "\n"
+LONGEST_NEWS_S = 1.0
+"""For a field that never hears of it, as one that is taken apart."""
 
 
 class Typing(Screen[Any]):
@@ -38,12 +42,12 @@ class Typing(Screen[Any]):
         (text, entered, _), self._ahead = self._ahead.partition(ENTER), ""
         field = self.query_one(Input)
         if text:
-            type_into(field, text)
+            field.call_later(type_into, field, text)
         if entered:
             field.call_later(field.action_submit)
 
 
-def typed_ahead(screen: Screen[Any], event: Key) -> bool:
+async def typed_ahead(screen: Screen[Any], event: Key) -> bool:
     """Give a key that nothing took to the field that `screen` has, or will have; whether it was one to type."""
     text = event.character if event.is_printable else None
     field = screen.focused
@@ -52,18 +56,22 @@ def typed_ahead(screen: Screen[Any], event: Key) -> bool:
         if text:
             screen.type_ahead(text)
     elif text and isinstance(field, Input) and not field.disabled:  # it takes such keys itself, where they reach it
+        await heard(field)
         type_into(field, text)
     else:
         return False
     return bool(text)
 
 
+async def heard(field: Input) -> None:
+    """Until a field has dealt with what is on its way to it: that it has the focus, which selects, or a text before."""
+    done = asyncio.Event()
+    if field.call_later(done.set):
+        with suppress(TimeoutError):
+            await asyncio.wait_for(done.wait(), LONGEST_NEWS_S)
+
+
 def type_into(field: Input, text: str) -> None:
-    """Type into a field that may not know yet that it has the focus."""
-    if field.select_on_focus:
-        field.clear()
-        field.select_on_focus = False
-        # Behind the news of the focus, which is on its way and would select what was typed.
-        field.call_later(setattr, field, "select_on_focus", True)
+    """Type a text in the place of what is selected."""
     field.delete_selection()
     field.insert_text_at_cursor(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gc
 import os
@@ -16,11 +17,13 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 from screens.label import TOO_FAST, Label
+from screens.label_browse import Browse
 from screens.label_saving import GUARD_S, KeyClock, SavedLine
 from screens.modals import AskText
 from screens.narrow_updates import NarrowUpdate
 from screens.pair_layout import PairLayout, PairTexts
 from screens.pair_view import Look, PairView
+from screens.row_list import RowList
 from tests.benchmarks.label import answer
 from tests.screens.driving import SIZE, WIDE, check_golden, drive, sees, text_of, until
 from workbench.label_form import form_of
@@ -455,6 +458,37 @@ class TestGoingBack:
         drive(script, workspace, size=size, settings=ALICE)
         assert sorted(verdicts(workspace).values(), key=str)[-1] == "tie"
         assert "skip" not in verdicts(workspace).values()
+
+    @pytest.mark.parametrize("keys", [("b", "slash", *"skip", "enter"), ("b", "escape"), ("b", "slash", "escape")])
+    def test_keys_that_come_with_the_one_that_opens_it_wait_until_it_is_there(
+        self, workspace: Workspace, keys: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        composed, opened = Browse._compose, []
+
+        async def late(browse: Browse) -> None:
+            opened.append(browse)
+            await asyncio.sleep(0.1)
+            await composed(browse)
+
+        async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+            clock = HandClock()
+            screen = await begin(app, pilot, clock)
+            await press(pilot, screen, clock, "1", "s", "3")
+            monkeypatch.setattr(Browse, "_compose", late)
+            for key in keys:
+                app.simulate_key(key)
+            if keys == ("b", "escape"):
+                await until(pilot, lambda: bool(opened) and app.screen is screen)
+                return
+            word = "skip" if "enter" in keys else ""
+            await until(pilot, lambda: bool(opened and opened[0].query(Input)), "composed")
+            browse = opened[0]
+            await until(pilot, lambda: browse.query_one(Input).value == word and isinstance(app.focused, RowList))
+            await until(pilot, lambda: len(browse.query_one(RowList).rows) == (1 if word else 4), "what is kept")
+            assert app.screen is browse
+
+        drive(script, workspace, settings=ALICE)
+        assert sorted(verdicts(workspace).values(), key=str) == ["a", "skip", "tie"]
 
 
 def test_the_difference_is_marked_by_a_key_on_this_pair_and_the_next(workspace: Workspace) -> None:

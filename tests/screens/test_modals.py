@@ -1,4 +1,4 @@
-"""A modal is closed once, however many keys of one burst would close it."""
+"""A modal is closed once, however many keys of one burst would close it, and with it what lies above."""
 
 from __future__ import annotations
 
@@ -23,5 +23,20 @@ def test_a_second_key_of_one_burst_takes_no_screen_below(workspace: Workspace, m
         await pilot.pause()
         assert app.screen is below
         assert len(app.screen_stack) == BELOW + 1
+
+    drive(script, workspace)
+
+
+def test_a_page_that_the_same_burst_opened_goes_with_the_question_below_it(workspace: Workspace) -> None:
+    async def script(app: WorkbenchApp, pilot: Pilot[int]) -> None:
+        below, answers = app.screen, []
+        asked = AskText("a comment")
+        await app.push_screen(asked, answers.append)
+        await app.push_screen(Reading([]))
+        asked.dismiss("good")
+        asked.dismiss("twice")
+        await pilot.pause()
+        assert app.screen is below
+        assert answers == ["good"]
 
     drive(script, workspace)
