@@ -25,6 +25,8 @@ FEWEST_COLUMNS = 16
 """From so many on MKL's product in columns is as fast; 8 rows through a model of 135M parameters 136 ms, here 91."""
 BLOCK, FEWEST_IN_BLOCKS = 256, 2048
 """A product in columns with many outputs goes in blocks of outputs: 16 rows through an LM head 17 ms for 25."""
+STRIPE = 64
+"""Columns that a product over all tokens with few rows is worked in at one time."""
 _VENDOR = "AuthenticAMD"
 
 
@@ -49,6 +51,26 @@ def in_columns(weight_OI: torch.Tensor, x_IR: torch.Tensor, to_OR: torch.Tensor 
         y_OR = torch.bmm(weight_OI.view(blocks, BLOCK, inputs), x_IR.expand(blocks, -1, -1)).view(outputs, -1)
         return y_OR if to_OR is None else y_OR.add_(to_OR)
     return weight_OI @ x_IR if to_OR is None else torch.addmm(to_OR, weight_OI, x_IR)
+
+
+def summed(x_TR: torch.Tensor, y_TO: torch.Tensor) -> torch.Tensor:
+    """x' y (R, O), summed over the tokens, for few columns R of x: the gradient of one matrix of a LoRA.
+
+    In stripes of y where MKL is not at home: 1,160 tokens of 8 by 1,536 twice, beside each other in y, took 7.3 ms and
+    take 4.4; 24 by 960 2.3 and 1.5.
+    """
+    if (
+        x_TR.dtype == y_TO.dtype == torch.float32
+        and y_TO.device.type == "cpu"
+        and y_TO.shape[1] % STRIPE == 0
+        and not torch.is_grad_enabled()
+        and prefers_onednn()
+    ):
+        stripes = y_TO.shape[1] // STRIPE
+        y_sTo = y_TO.unflatten(1, (stripes, STRIPE)).transpose(0, 1)
+        return torch.bmm(x_TR.t().expand(stripes, -1, -1), y_sTo).transpose(0, 1).flatten(1)
+    # This way round: a product with few rows is faster than one with few columns.
+    return x_TR.t().contiguous() @ y_TO
 
 
 def _by_onednn(x: torch.Tensor, weight: torch.Tensor) -> bool:

@@ -34,7 +34,9 @@ class FrozenHeadLogProbs(torch.autograd.Function):
         entropy: bool,
         slope: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        at_once = max(1, SLICE_BYTES.get(rows_NH.device.type, 2**28) // (4 * head.weight.shape[0]))
+        at_most = max(1, SLICE_BYTES.get(rows_NH.device.type, 2**28) // (4 * head.weight.shape[0]))
+        slices = max(1, -(-len(rows_NH) // at_most))
+        at_once = max(1, -(-len(rows_NH) // slices))  # all alike: a product with few rows left over is a slow one
         # What a slice leaves behind has its place before the first one: a small tensor that is made between two slices
         # takes the beginning of the heap's hole, and the next slice needs new memory, as if there were no slices.
         log_prob_N, entropy_N, hit_N = (rows_NH.new_empty(len(rows_NH), dtype=torch.float32) for _ in range(3))

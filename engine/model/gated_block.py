@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from engine.model.cpu_products import summed
 from engine.model.half_products import widened
 from engine.model.lora_group import Adapters, Kept, LinearGroup
 from engine.model.rms_norm import rms_norm, rms_norm_backward
@@ -185,7 +186,7 @@ def _of_adapters(
     """Gradients of a group's matrices; `read` gives the input that the group read."""
     if kept is None or dlow_TR is None:
         return []
-    return adapters.gradients(dlow_TR.t() @ read(), kept.low_TR.t().contiguous() @ dy_TO)
+    return adapters.gradients(summed(dlow_TR, read()), kept.low_TR, dy_TO)
 
 
 def _behind_norm(
@@ -202,7 +203,7 @@ def _behind_norm(
         return []
     x = widened(x_TH)
     da_IR = (x.t() @ (dlow_TR * scale_T1.to(dlow_TR.dtype))) * norm.weight.to(x.dtype).unsqueeze(1)
-    return adapters.gradients(da_IR.t().contiguous(), kept.low_TR.t().contiguous() @ dy_TO)
+    return adapters.gradients(da_IR.t().contiguous(), kept.low_TR, dy_TO)
 
 
 def _arrays(kept: Kept | None) -> tuple[torch.Tensor, ...]:

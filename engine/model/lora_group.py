@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.model.cpu_products import linear
+from engine.model.cpu_products import linear, summed
 from engine.model.half_products import widened
 from engine.model.lora_product import LoraLinear
 
@@ -44,15 +44,16 @@ class Adapters:
             torch.mul(b_or.t(), scaling, out=b_RO[rank, place])
         return a_RI.to(dtype), b_RO.to(dtype)
 
-    def gradients(self, da_RI: torch.Tensor, db_RO: torch.Tensor) -> list[torch.Tensor]:
-        """Of each matrix, in the order of `matrices` and in its precision, from those of the joined ones; that of B
-        comes transposed, and of the scaled B."""
+    def gradients(self, da_RI: torch.Tensor, low_TR: torch.Tensor, dy_TO: torch.Tensor) -> list[torch.Tensor]:
+        """Of each matrix, in the order of `matrices` and in its precision: those of A are rows of `da`, those of B are
+        summed from what all A gave and the gradient of the outputs."""
         found = []
         for a, place, rank, scaling in zip(
             self.matrices[0::2], self.outputs, self._rank_places(), self.scalings, strict=True
         ):
             found.append(da_RI[rank].to(a.dtype))
-            found.append(db_RO[rank, place].to(a.dtype).mul(scaling).t().contiguous())
+            db_ro = summed(low_TR[:, rank], dy_TO[:, place])
+            found.append(db_ro.to(a.dtype).mul_(scaling).t().contiguous())
         return found
 
     def _ranks(self) -> list[int]:

@@ -58,8 +58,7 @@ class LoraProduct(torch.autograd.Function):
         if wants_a:
             da = (dlow_TR.t() @ widened(x_TI)).to(ctx.precision)
         if wants_b:
-            # This way round: a product with few rows is faster than one with few columns.
-            db = (low_TR.t() @ dy_TO).to(ctx.precision).mul_(ctx.scaling).t().contiguous()
+            db = cpu_products.summed(low_TR, dy_TO).to(ctx.precision).mul_(ctx.scaling).t().contiguous()
         return dx, None, None, da, db, None
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from engine.model import cpu_products
-from engine.model.cpu_products import BLOCK, FEWEST_COLUMNS, FEWEST_ROWS, in_columns, linear
+from engine.model.cpu_products import BLOCK, FEWEST_COLUMNS, FEWEST_ROWS, STRIPE, in_columns, linear, summed
 
 SHAPES = [(FEWEST_ROWS, 96, 32), (300, 960, 576), (170, 2000, 64), (3, 96, 32), (300, 32, 96), (300, 64, 64)]
 """Rows, outputs, inputs."""
@@ -106,3 +106,28 @@ def test_few_rows_in_columns(rows: int, outputs: int, monkeypatch: pytest.Monkey
             assert torch.allclose(in_columns(weight, x.t(), torch.ones(outputs, 1)), by_torch + 1, atol=1e-4)
     in_blocks = outputs in (2048, 2304) and rows >= FEWEST_COLUMNS
     assert calls == ([outputs // BLOCK] * 3 if in_blocks else [])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "columns", "outputs"), [(300, 8, 3 * STRIPE), (41, 24, STRIPE), (1, 8, 128), (0, 8, 128)]
+)
+def test_a_sum_over_tokens_in_stripes(monkeypatch: pytest.MonkeyPatch, tokens: int, columns: int, outputs: int) -> None:
+    torch.manual_seed(tokens)
+    x, wide = torch.randn(tokens, 2 * columns), torch.randn(tokens, 2 * outputs)
+    stripes: list[tuple[int, ...]] = []
+    work = torch.bmm
+
+    def noted(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        stripes.append(tuple(b.shape))
+        return work(a, b)
+
+    monkeypatch.setattr(cpu_products.torch, "bmm", noted)
+    exact = x[:, columns:].double().t() @ wide[:, outputs:].double()
+    for tuned in (True, False):
+        monkeypatch.setattr(cpu_products, "prefers_onednn", lambda tuned=tuned: tuned)
+        with torch.no_grad():
+            found = summed(x[:, columns:], wide[:, outputs:])
+            odd = summed(x[:, columns:], wide[:, outputs + 1 :])
+        assert torch.allclose(found.double(), exact, atol=1e-4)
+        assert torch.allclose(odd.double(), exact[:, 1:], atol=1e-4)
+    assert stripes == [(outputs // STRIPE, tokens, STRIPE)]

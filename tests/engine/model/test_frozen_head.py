@@ -47,6 +47,23 @@ def test_equals_autograd(monkeypatch: pytest.MonkeyPatch, slice_rows: int, tempe
     assert hit.tolist() == (expected.argmax(-1) == targets).float().tolist()
 
 
+def test_slices_are_of_one_size_as_near_as_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(frozen_head.SLICE_BYTES, "cpu", 4 * VOCABULARY * 3)
+    head, rows, targets = head_and_rows()
+    sizes: list[int] = []
+    score = frozen_head._score
+
+    def noted(head: nn.Linear, rows_nH: torch.Tensor, *others: Any) -> tuple[torch.Tensor, ...]:
+        sizes.append(len(rows_nH))
+        return score(head, rows_nH, *others)
+
+    monkeypatch.setattr(frozen_head, "_score", noted)
+    for count, expected in ((7, [3, 3, 1]), (4, [2, 2]), (3, [3]), (5, [3, 2]), (0, [])):
+        sizes.clear()
+        FrozenHeadLogProbs.apply(rows[:count], targets[:count], head, 1.0, False, True)
+        assert sizes == expected
+
+
 def test_a_target_that_is_all_but_certain_keeps_its_gradient_in_bf16() -> None:
     """1 - p of about 0.001 is taken in fp32: in bf16 it would be a multiple of 1/256."""
     head, rows, targets = head_and_rows()
