@@ -10,6 +10,7 @@ rounded once, before its product with W, as an ordinary backward pass rounds it.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -35,15 +36,14 @@ class FrozenHeadLogProbs(torch.autograd.Function):
         slope: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         at_most = max(1, SLICE_BYTES.get(rows_NH.device.type, 2**28) // (4 * head.weight.shape[0]))
-        slices = max(1, -(-len(rows_NH) // at_most))
-        at_once = max(1, -(-len(rows_NH) // slices))  # all alike: a product with few rows left over is a slow one
+        slices = -(-len(rows_NH) // at_most)  # all alike: a product with few rows left over is a slow one
         # What a slice leaves behind has its place before the first one: a small tensor that is made between two slices
         # takes the beginning of the heap's hole, and the next slice needs new memory, as if there were no slices.
         log_prob_N, entropy_N, hit_N = (rows_NH.new_empty(len(rows_NH), dtype=torch.float32) for _ in range(3))
         slope_NH = rows_NH.new_empty(len(rows_NH), rows_NH.shape[1] if slope else 0)
         columns = (log_prob_N, entropy_N, hit_N, slope_NH)
-        for begin in range(0, len(rows_NH), at_once):
-            some = slice(begin, begin + at_once)
+        for begin, end in pairwise(len(rows_NH) * i // slices for i in range(slices + 1)) if slices else ():
+            some = slice(begin, end)
             found = _score(head, rows_NH[some], targets_N[some].unsqueeze(1), temperature, entropy, slope)
             for column, part in zip(columns, found, strict=True):
                 column[some] = part

@@ -58,7 +58,7 @@ def test_slices_are_of_one_size_as_near_as_may_be(monkeypatch: pytest.MonkeyPatc
         return score(head, rows_nH, *others)
 
     monkeypatch.setattr(frozen_head, "_score", noted)
-    for count, expected in ((7, [3, 3, 1]), (4, [2, 2]), (3, [3]), (5, [3, 2]), (0, [])):
+    for count, expected in ((7, [2, 2, 3]), (4, [2, 2]), (3, [3]), (5, [2, 3]), (0, [])):
         sizes.clear()
         FrozenHeadLogProbs.apply(rows[:count], targets[:count], head, 1.0, False, True)
         assert sizes == expected
