@@ -36,6 +36,7 @@ BATCH = {"sft": 4, "reward": 2, "dpo": 2}
 LOSS_TOLERANCE = 1e-4
 """Relative, in fp32, at every step."""
 RESAMPLES = 4000
+LONGEST_PEAK_S = 10.0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -242,11 +243,14 @@ def _peak_gflops(dtype: Any) -> float:
     import torch
 
     a, b = torch.randn(2048, 2048).to(dtype), torch.randn(2048, 2048).to(dtype)
-    best = 0.0
+    best, spent = 0.0, 0.0
     for _ in range(8):
         began = time.perf_counter()
         a @ b
-        best = max(best, 2 * 2048**3 / (time.perf_counter() - began) / 1e9)
+        took = time.perf_counter() - began
+        best, spent = max(best, 2 * 2048**3 / took / 1e9), spent + took
+        if spent > LONGEST_PEAK_S:  # a precision that this CPU emulates
+            break
     return best
 
 
