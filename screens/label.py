@@ -26,6 +26,7 @@ from screens.pair_view import PairView
 from screens.quiet_garbage import QuietGarbage
 from screens.tasks import Task
 from screens.text_view import Block, TextView
+from screens.typing_ahead import typed_ahead
 from workbench.labeling import Sitting
 from workbench.labeling_list import listed_pairs
 from workbench.labeling_opening import open_sitting
@@ -142,7 +143,9 @@ class Label(NotingStation):
         here. What follows a `:` is no verdict.
         """
         if self.app.screen is not self:
-            return  # it goes up to the app, and is a key of what was opened
+            event.stop()  # further up it could be a verdict by the time it is looked at, and without its own time
+            await typed_ahead(self.app.screen, event)
+            return
         if not self._verdict_keys and self._sitting is not None and self._sitting.present is not None:
             self._verdict_keys = dict(self._read_verdict_keys())
         said = self._verdict_keys.get(event.key)

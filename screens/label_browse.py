@@ -1,7 +1,7 @@
 """The pairs of a sitting as a list: what was said of each, and which to look at again.
 
-Owns the list, which is there at once and filled when it was read, so that keys that come with the one that opens it are
-its own. It returns the number of a pair and does nothing else.
+Owns the list, which is there at once and filled when it was read: Esc leaves it also before. It returns the number of a
+pair and does nothing else.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from textual.widgets import Input
 from screens.line import Line
 from screens.modals import Dialog
 from screens.row_list import Column, Row, RowList
-from screens.station import KNOWN_ERRORS
 from workbench.labeling_list import ListedPair
 
 if TYPE_CHECKING:
@@ -67,9 +66,10 @@ class Browse(Dialog[int | None]):
     async def _list(self) -> None:
         try:
             listed = await asyncio.to_thread(self._read)
-        except KNOWN_ERRORS as error:
-            cast("WorkbenchApp", self.app).complain(error)
-            self.dismiss(None)
+        except Exception as error:  # a list that cannot be read must not take the sitting down
+            if not self.gone:
+                cast("WorkbenchApp", self.app).complain(error)
+                self.dismiss(None)
             return
         rows = self.query_one(RowList)
         rows.show([Row(str(one.number), (f"{one.number:,}", one.said, one.notes, one.prompt)) for one in listed])

@@ -57,7 +57,8 @@ async def typed_ahead(screen: Screen[Any], event: Key) -> bool:
             screen.type_ahead(text)
     elif text and isinstance(field, Input) and not field.disabled:  # it takes such keys itself, where they reach it
         await heard(field)
-        type_into(field, text)
+        if screen.focused is field:  # Enter before it may have left the field
+            type_into(field, text)
     else:
         return False
     return bool(text)

@@ -459,36 +459,63 @@ class TestGoingBack:
         assert sorted(verdicts(workspace).values(), key=str)[-1] == "tie"
         assert "skip" not in verdicts(workspace).values()
 
-    @pytest.mark.parametrize("keys", [("b", "slash", *"skip", "enter"), ("b", "escape"), ("b", "slash", "escape")])
-    def test_keys_that_come_with_the_one_that_opens_it_wait_until_it_is_there(
-        self, workspace: Workspace, keys: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("action", ["filter", "decline"])
+    def test_what_is_asked_of_the_list_waits_until_it_has_its_widgets(
+        self, workspace: Workspace, action: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         composed, opened = Browse._compose, []
 
         async def late(browse: Browse) -> None:
             opened.append(browse)
+            app = browse.app
+            app.call_later(app.run_action, action, browse)  # a key that has gone up to the app by now
             await asyncio.sleep(0.1)
             await composed(browse)
 
         async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
-            clock = HandClock()
-            screen = await begin(app, pilot, clock)
-            await press(pilot, screen, clock, "1", "s", "3")
+            screen = await begin(app, pilot, HandClock())
             monkeypatch.setattr(Browse, "_compose", late)
-            for key in keys:
-                app.simulate_key(key)
-            if keys == ("b", "escape"):
+            await pilot.press("b")
+            if action == "decline":
                 await until(pilot, lambda: bool(opened) and app.screen is screen)
-                return
-            word = "skip" if "enter" in keys else ""
-            await until(pilot, lambda: bool(opened and opened[0].query(Input)), "composed")
-            browse = opened[0]
-            await until(pilot, lambda: browse.query_one(Input).value == word and isinstance(app.focused, RowList))
-            await until(pilot, lambda: len(browse.query_one(RowList).rows) == (1 if word else 4), "what is kept")
-            assert app.screen is browse
+            else:
+                await until(pilot, lambda: app.screen is opened[0] and isinstance(app.focused, Input))
+                await pilot.press(*"3?", "enter")
+                await until(pilot, lambda: [row.key for row in opened[0].query_one(RowList).rows] == ["4"])
 
         drive(script, workspace, settings=ALICE)
-        assert sorted(verdicts(workspace).values(), key=str) == ["a", "skip", "tie"]
+        assert verdicts(workspace) == {}
+
+    def test_a_verdict_key_behind_what_a_burst_opens_and_closes_is_none(self, workspace: Workspace) -> None:
+        async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+            clock = HandClock()
+            screen = await begin(app, pilot, clock)
+            clock.at += 5
+            judge = screen._judge
+            judged: list[object] = []
+            screen._judge = lambda said, came: (judged.append(said), judge(said, came))
+            for key in ("question_mark", "q", "1"):
+                app.simulate_key(key)
+            await pilot.pause(0.3)
+            assert judged == []
+
+        drive(script, workspace, settings=ALICE)
+        assert verdicts(workspace) == {}
+
+    def test_a_list_that_cannot_be_read_says_so_and_leaves_the_pair(
+        self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(sitting: object) -> list[object]:
+            raise ValueError("no list")
+
+        async def script(app, pilot) -> None:  # type: ignore[no-untyped-def]
+            screen = await begin(app, pilot, HandClock())
+            monkeypatch.setattr("screens.label.listed_pairs", broken)
+            await pilot.press("b")
+            await until(pilot, lambda: "no list" in app.last_told and app.screen is screen)
+
+        app = drive(script, workspace, settings=ALICE)
+        assert app.crash is None
 
 
 def test_the_difference_is_marked_by_a_key_on_this_pair_and_the_next(workspace: Workspace) -> None:
