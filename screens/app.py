@@ -23,13 +23,12 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.events import Key
 from textual.filter import LineFilter, Monochrome
-from textual.widgets import Input
 
 from engine.run.safe_text import safe
 from screens.stations import LOOP, STATIONS
 from screens.terminal_door import TerminalDoor
 from screens.themes import DEFAULT, THEMES, WithoutColour
-from screens.typing_ahead import heard, typed_ahead
+from screens.typing_ahead import ready, typed_ahead
 from workbench.ascii_text import lacks_utf8
 from workbench.errors import WorkbenchError
 from workbench.user_settings import UserSettings, change_panels
@@ -48,8 +47,6 @@ ERROR_TOAST_S = 10.0
 LONGEST_TOAST = 240
 """Characters, which are five lines on a narrow terminal: the screen below must stay readable."""
 MOST_SETTINGS_TOLD = 3
-WIDGETS_WAIT_S = 0.001
-"""Between two looks whether a screen that was just opened has its widgets."""
 BELOW = 1
 """Screens that lie under Home: Textual's own empty one."""
 
@@ -143,13 +140,9 @@ class WorkbenchApp(App[int]):
         default_namespace: DOMNode | None = None,
         namespaces: Mapping[str, DOMNode] | None = None,
     ) -> bool:
-        """As Textual's, once the screen has its widgets and its field the text before: all may come in one burst."""
+        """As Textual's, once the screen is ready for it; what a widget asks for itself cannot wait for that widget."""
         if active_message_pump.get() is self:
-            screen = self.screen
-            while not screen.is_mounted and screen in self.screen_stack:
-                await asyncio.sleep(WIDGETS_WAIT_S)
-            if isinstance(screen.focused, Input):
-                await heard(screen.focused)
+            await ready(self.screen)
         return await super().run_action(action, default_namespace, namespaces)
 
     def rows_ahead(self, address: str) -> RowsAhead | None:

@@ -16,6 +16,8 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 ENTER = "\n"
+WIDGETS_WAIT_S = 0.001
+"""Between two looks whether a screen that was just opened has its widgets."""
 LONGEST_NEWS_S = 1.0
 """For a field that never hears of it, as one that is taken apart."""
 
@@ -62,6 +64,14 @@ async def typed_ahead(screen: Screen[Any], event: Key) -> bool:
     else:
         return False
     return bool(text)
+
+
+async def ready(screen: Screen[Any]) -> None:
+    """Until a screen has its widgets, and its field the text before: all may come in one burst. For the app alone."""
+    while not screen.is_mounted and screen in screen.app.screen_stack:
+        await asyncio.sleep(WIDGETS_WAIT_S)
+    if isinstance(screen.focused, Input):
+        await heard(screen.focused)
 
 
 async def heard(field: Input) -> None:

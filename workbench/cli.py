@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -70,11 +70,10 @@ class CommandParser(argparse.ArgumentParser):
 def _nearest_choice(message: str) -> str:
     """What was probably meant, where argparse says that something is none of its choices."""
     import re
-    from difflib import get_close_matches
 
     found = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)$", message)
-    near = get_close_matches(found[1], re.findall(r"[\w-]+", found[2]), n=1, cutoff=0.7) if found else []
-    return f" (did you mean {near[0]}?)" if near else ""
+    near = _nearest(found[1], re.findall(r"[\w-]+", found[2])) if found else ""
+    return f" (did you mean {near}?)" if near else ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -182,12 +181,17 @@ def _leading_options(arguments: list[str]) -> tuple[str | None, bool, list[str]]
 
 
 def _unknown_command(command: str) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(command, COMMANDS, n=1, cutoff=0.7)
-    hint = f"Did you mean {near[0]}?" if near else f"There are: {' '.join(COMMANDS)}."
+    near = _nearest(command, COMMANDS)
+    hint = f"Did you mean {near}?" if near else f"There are: {' '.join(COMMANDS)}."
     what = "option" if command.startswith("-") else "command"
     return f"no {what} {command!r}. {hint}"
+
+
+def _nearest(word: str, choices: Iterable[str]) -> str:
+    """The choice that was probably meant; empty where none is near."""
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(word, choices, n=1, cutoff=0.7)), "")
 
 
 def _explain(error: Exception) -> int:

@@ -10,7 +10,6 @@ rounded once, before its product with W, as an ordinary backward pass rounds it.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -42,8 +41,8 @@ class FrozenHeadLogProbs(torch.autograd.Function):
         log_prob_N, entropy_N, hit_N = (rows_NH.new_empty(len(rows_NH), dtype=torch.float32) for _ in range(3))
         slope_NH = rows_NH.new_empty(len(rows_NH), rows_NH.shape[1] if slope else 0)
         columns = (log_prob_N, entropy_N, hit_N, slope_NH)
-        for begin, end in pairwise(len(rows_NH) * i // slices for i in range(slices + 1)) if slices else ():
-            some = slice(begin, end)
+        for i in range(slices):
+            some = slice(len(rows_NH) * i // slices, len(rows_NH) * (i + 1) // slices)
             found = _score(head, rows_NH[some], targets_N[some].unsqueeze(1), temperature, entropy, slope)
             for column, part in zip(columns, found, strict=True):
                 column[some] = part

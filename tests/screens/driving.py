@@ -49,6 +49,12 @@ def drive(
     return app
 
 
+def burst(app: WorkbenchApp, *keys: str) -> None:
+    """All of them are there before the first one is carried out."""
+    for key in keys:
+        app.simulate_key(key)
+
+
 async def until(
     pilot: Pilot[int], condition: Callable[[], bool], what: str = "", patience_s: float = PATIENCE_S
 ) -> None:

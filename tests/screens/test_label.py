@@ -25,7 +25,7 @@ from screens.pair_layout import PairLayout, PairTexts
 from screens.pair_view import Look, PairView
 from screens.row_list import RowList
 from tests.benchmarks.label import answer
-from tests.screens.driving import SIZE, WIDE, check_golden, drive, sees, text_of, until
+from tests.screens.driving import SIZE, WIDE, burst, check_golden, drive, sees, text_of, until
 from workbench.label_form import form_of
 from workbench.pair_sets import CandidatePair, create_pairs, open_pairs
 from workbench.preferences import open_preference_set
@@ -494,8 +494,7 @@ class TestGoingBack:
             judge = screen._judge
             judged: list[object] = []
             screen._judge = lambda said, came: (judged.append(said), judge(said, came))
-            for key in ("question_mark", "q", "1"):
-                app.simulate_key(key)
+            burst(app, "question_mark", "q", "1")
             await pilot.pause(0.3)
             assert judged == []
 

@@ -16,7 +16,7 @@ from screens.launch_options import OptionPage
 from screens.launch_rows import FieldInput, FormRows
 from screens.modals import Reading
 from screens.row_list import RowList
-from tests.screens.driving import SIZE, WIDE, check_golden, drive, sees, text_of, until
+from tests.screens.driving import SIZE, WIDE, burst, check_golden, drive, sees, text_of, until
 from tests.workbench.run_folders import make_run
 from workbench.dataset_store import add_dataset
 from workbench.launch_draft import Draft
@@ -196,8 +196,7 @@ class TestForm:
                 await pilot.press("h")
             at(app, "reward_model")
             for typed in ("run:first", "run:other"):
-                for key in ("enter", *typed, "enter"):  # at once
-                    app.simulate_key(key)
+                burst(app, "enter", *typed, "enter")
                 await until(pilot, lambda: draft(app).reward_model == typed)  # noqa: B023
 
         drive(script, workspace, station="launch")

@@ -9,14 +9,8 @@ from textual.widgets import Input
 from screens.app import WorkbenchApp
 from screens.grid import Grid
 from screens.row_list import RowList
-from tests.screens.driving import drive, sees, until
+from tests.screens.driving import burst, drive, sees, until
 from workbench.workspace import Workspace
-
-
-def burst(app: WorkbenchApp, *keys: str) -> None:
-    """All of them are there before the first one is carried out."""
-    for key in keys:
-        app.simulate_key(key)
 
 
 def filtered(app: WorkbenchApp) -> str | None:
